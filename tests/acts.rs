@@ -757,6 +757,59 @@ fn a_restored_log_is_whole_and_goes_on() {
     assert!(said.contains("the audit log is broken at aud_1 (content)"), "{said}");
 }
 
+/// What `audit verify` finds wrong: at which entry, and what. It must find something.
+fn broken(world: &World) -> (String, String) {
+    let output = world
+        .data
+        .command(&["audit", "verify", "--format", "json"])
+        .output()
+        .expect("the binary runs");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("a JSON object");
+    assert_eq!(output.status.code(), Some(1), "{found}");
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("broken_at"), text("differs"))
+}
+
+/// Whoever may write the database and computes no hash is found out, also after the next entry.
+#[test]
+fn a_log_that_was_forged_with_plain_sql_is_broken() {
+    let world = World::new();
+    let add = |name: &str| {
+        let words = format!("customer add --name {name} --email {name}@example.net");
+        assert!(world.run(&world.words(&words)).status.success(), "{words}");
+    };
+    ["a", "b", "c", "d"].into_iter().for_each(add);
+    world.assert_chain_holds("customer add");
+    let verified = world.data.run(&["audit", "verify", "--format", "json"]);
+    let verified: Value = serde_json::from_str(&verified).expect("a JSON object");
+    assert_eq!(verified["erased_texts"], 0);
+
+    // Texts of people may be erased: how many is told.
+    world.sql("DELETE FROM audit_personal");
+    world.sql("UPDATE audit_actors SET name = NULL, salt = NULL");
+    let verified = world.data.run(&["audit", "verify", "--format", "json"]);
+    let verified: Value = serde_json::from_str(&verified).expect("a JSON object");
+    assert!(verified["erased_texts"].as_u64() >= Some(1), "{verified}");
+
+    // The end is cut off, and the head put back: the ids were given.
+    let last = verified["last_entry"].as_str().expect("an id").to_owned();
+    world.sql("DELETE FROM audit_log WHERE id = (SELECT last_id FROM audit_head)");
+    world.sql(
+        "UPDATE audit_head SET last_id = last_id - 1, \
+         hash = (SELECT hash FROM audit_log WHERE audit_log.id = audit_head.last_id - 1)",
+    );
+    assert_eq!(broken(&world), (last, "missing".to_owned()));
+
+    // Without head and hashes it is no log of before the chain.
+    world.sql("DELETE FROM audit_head");
+    world.sql("UPDATE audit_log SET hash = '', previous_hash = ''");
+    world.sql("UPDATE audit_log SET change = '{}' WHERE id = 1");
+    let head_is_gone = ("aud_1".to_owned(), "head".to_owned());
+    assert_eq!(broken(&world), head_is_gone);
+    add("e");
+    assert_eq!(broken(&world), head_is_gone);
+}
+
 /// What opens a transaction to write in the portal or a command without being an act of somebody, and why it may.
 const NO_ACTS: &[(&str, &str)] = &[
     (

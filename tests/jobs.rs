@@ -226,3 +226,90 @@ fn operations_and_admins_see_the_jobs_and_run_them_and_nobody_else() {
     });
     server.terminate();
 }
+
+#[test]
+fn a_job_that_is_switched_off_says_so_and_cannot_be_asked_for() {
+    let mut data = DataDir::made();
+    add_user(&data, "ops");
+    data.set_config("[billing]\nclose_automatically = false\n");
+    let server = serve(&data);
+    let close = wait_for("the jobs to be known", LIMIT, || {
+        let runs = listed(&data, "lifecycle").is_some_and(|job| job["last_outcome"] == "succeeded");
+        listed(&data, "close").filter(|_| runs)
+    });
+    assert_eq!(close["state"], "switched off");
+    assert_eq!(listed(&data, "vat_numbers").unwrap()["state"], "switched off");
+    // What it came before goes on.
+    data.run(&["job", "run", "collect"]);
+    for (job, instead) in [
+        ("close", "`ezscale invoice close`"),
+        ("vat_numbers", "[vies] enabled = false"),
+    ] {
+        let said = refused(&data, &["job", "run", job]);
+        assert!(said.contains("switched off") && said.contains(instead), "{said}");
+    }
+    let mut person = Person::new("127.0.0.1", server.http.as_deref().unwrap());
+    person.sign_in("ops@example.net", PASSWORD);
+    let page = person.get("/ops/jobs").unwrap();
+    assert!(page.body.contains("switched off"), "{}", page.body);
+    assert!(page.body.contains("Run collect now"), "{}", page.body);
+    assert!(!page.body.contains("Run close now"), "{}", page.body);
+    let other = person.get("/ops/jobs/prune").unwrap();
+    let (csrf, token) = (other.hidden("csrf_token"), other.hidden("form_token"));
+    let fields = [("csrf_token", csrf.as_str()), ("form_token", token.as_str())];
+    let asked = person.post("/ops/jobs/close/run", &fields).unwrap();
+    assert_eq!(asked.status, 422, "{}", asked.body);
+    assert!(asked.body.contains("ezscale invoice close"), "{}", asked.body);
+    server.terminate();
+    // Nor does a command run it by itself.
+    let said = refused(&data, &["job", "run", "close"]);
+    assert!(said.contains("`ezscale invoice close`"), "{said}");
+
+    // Switched on again it runs by its schedule, and nothing that was refused comes after all.
+    data.set_config("[billing]\nclose_automatically = true\n");
+    let server = serve(&data);
+    wait_until("it to be on", LIMIT, || {
+        listed(&data, "close").is_some_and(|job| job["state"] == "ok")
+    });
+    let runs = rows(&data, &["job", "history", "close"]);
+    assert!(runs.iter().all(|run| run["cause"] != "request"), "{runs:?}");
+    let audited = data.run(&["audit", "list", "--action", "job.run"]);
+    assert!(!audited.contains("close"), "{audited}");
+    server.terminate();
+}
+
+/// A job that is due every second anyway: a run that began for its schedule served a request, and who asked waited for ever.
+#[test]
+fn everybody_who_asks_at_once_is_answered() {
+    let data = DataDir::made();
+    let server = serve(&data);
+    wait_until("the jobs to be known", LIMIT, || {
+        listed(&data, "billing_clock").is_some_and(|job| job["last_outcome"] == "succeeded")
+    });
+    for _ in 0..3 {
+        let mut asked: Vec<_> = (0..6)
+            .map(|_| {
+                let mut run = data.command(&["job", "run", "billing_clock"]);
+                run.stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let deadline = std::time::Instant::now() + LIMIT;
+        while let Some(mut one) = asked.pop() {
+            let ended = loop {
+                match one.try_wait().unwrap() {
+                    Some(ended) => break ended.success(),
+                    None if std::time::Instant::now() > deadline => break false,
+                    None => std::thread::sleep(Duration::from_millis(50)),
+                }
+            };
+            if !ended {
+                for left in asked.iter_mut().chain([&mut one]) {
+                    let _ = left.kill();
+                    let _ = left.wait();
+                }
+                panic!("`ezscale job run` failed, or still waits after {} s", LIMIT.as_secs());
+            }
+        }
+    }
+    server.terminate();
+}

@@ -9,12 +9,12 @@
 
 pub mod chain;
 
+use schemas::audit_chain::{Content, committed};
 use schemas::db::{next_id, next_ids};
 use schemas::ids::{AuditId, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use self::chain::Content;
 use crate::act::{By, Note};
 use crate::event::{self, EventError, EventType, NewEvent};
 
@@ -192,14 +192,13 @@ pub(crate) async fn enter(
     // Whatever publishes and records takes the sequence of events before that of entries: two who take two locks in opposite
     // orders would wait for each other.
     next_ids(&mut *connection, "event", 0).await?;
-    let id = AuditId(next_id(&mut *connection, "audit").await?);
-    chain::seal(&mut *connection).await?;
+    let id = AuditId(next_id(&mut *connection, chain::SEQUENCE).await?);
     let (actor_id, actor_commitment) = chain::actor(&mut *connection, actor.name).await?;
     let claims = match by.claims() {
         "" => None,
         name => Some(chain::actor(&mut *connection, name).await?),
     };
-    let kept = personal.as_deref().map(chain::committed);
+    let kept = personal.as_deref().map(committed).transpose()?;
     let content = Content {
         id: id.0,
         at_ms: now_ms,

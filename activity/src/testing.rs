@@ -44,6 +44,19 @@ impl World {
         }
     }
 
+    /// A database as of an earlier version of the schema, with what `fill` writes, upgraded.
+    pub(crate) async fn upgraded(version: i64, fill: impl AsyncFnOnce(&Database)) -> World {
+        let folder = fixtures::in_memory_folder();
+        let url = Database::default_url(folder.path());
+        let earlier = Database::open_at_version(&url, version).await.unwrap();
+        fill(&earlier).await;
+        earlier.pool().close().await;
+        World {
+            database: Database::open(&url).await.unwrap(),
+            _home: Home::Folder { _folder: folder },
+        }
+    }
+
     pub(crate) async fn on_postgres() -> World {
         let copy = Postgres::migrated().await.copy();
         World {

@@ -403,6 +403,18 @@ pub async fn next_ids(connection: &mut AnyConnection, sequence: &str, count: i64
     .try_get(0)
 }
 
+/// The last number that was taken of a sequence; 0 where none was.
+///
+/// # Errors
+/// As the database answers.
+pub async fn last_id(connection: &mut AnyConnection, sequence: &str) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query("SELECT next_value - 1 FROM sequences WHERE name = $1")
+        .bind(sequence)
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(0), |row| row.try_get(0))
+}
+
 /// A URL without its passwords, for messages: neither before the host nor among the parameters.
 pub fn without_password(url: &str) -> String {
     let (base, query) = match url.split_once('?') {

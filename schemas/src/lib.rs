@@ -20,6 +20,7 @@
 pub mod address;
 mod api_text;
 pub mod assignment;
+pub mod audit_chain;
 pub mod bulk;
 pub mod clock;
 pub mod correction;

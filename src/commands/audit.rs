@@ -158,6 +158,7 @@ async fn verify(format: ShowFormat, data: &Data) -> anyhow::Result<()> {
     let (last, hash) = found.head.unzip();
     Record::new()
         .field(number("entries"), found.entries)
+        .field(number("erased_texts"), found.erased)
         .field(text("sealed_to").or("none"), found.sealed.map(shown))
         .field(text("last_entry").or("none"), last.map(shown))
         .field(text("hash").or("none"), hash)

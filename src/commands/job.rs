@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use activity::act::Note;
-use activity::job::{self, Job, JobBoard, Listed, Outcome, Run, RunFilter, RunHere, history};
+use activity::job::{self, Answer, Job, JobBoard, Listed, Outcome, Run, RunFilter, RunHere, history};
 use analytics::Analytics;
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
@@ -217,6 +217,9 @@ fn some(text: &str) -> Cell {
 
 /// What it does now, why it does not, or what its last run did.
 fn doing(job: &Listed) -> String {
+    if !job.switched_off.is_empty() {
+        return job.switched_off.clone();
+    }
     if job.running_since_ms.is_some() {
         return progress(job);
     }
@@ -269,9 +272,12 @@ async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) 
     let listed: Vec<Listed> = job::list(database.pool()).await?;
     let machine_ms = clock::machine_now_ms();
     let of_name = || listed.iter().filter(|listed| listed.name == name);
-    let processes = of_name().filter(|listed| listed.has_process(machine_ms)).count();
-    if processes > 0 {
-        return ask(database, name, processes).await;
+    if of_name().any(|listed| listed.has_process(machine_ms)) {
+        return ask(database, name).await;
+    }
+    // The process that decides whether it runs has switched it off.
+    if let Some(off) = of_name().find(|listed| !listed.switched_off.is_empty() && listed.is_leased(machine_ms)) {
+        bail!("{name} is switched off: {}", off.switched_off);
     }
     let jobs = jobs_here(config, data, database).await?;
     let names: Vec<&str> = jobs.iter().map(|job| job.name()).collect();
@@ -281,6 +287,9 @@ async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) 
         }
         bail!("no job is called {name:?}: there are {}", names.join(", "));
     };
+    if let Some(why) = job.switched_off() {
+        bail!("{name} is switched off: {why}");
+    }
     // What comes of it is in the job's history.
     let act = audit::begin(database, now_ms(database).await?).await?;
     act.commit(Note::new("job.run", name)).await?;
@@ -303,46 +312,53 @@ fn report(name: &str, outcome: Outcome, text: &str) -> anyhow::Result<()> {
 }
 
 /// Asks the processes that have a job to run it, and waits until all of them did.
-async fn ask(database: &Database, name: &str, processes: usize) -> anyhow::Result<()> {
-    let latest = RunFilter {
+async fn ask(database: &Database, name: &str) -> anyhow::Result<()> {
+    // The job's row before the log's: as who records a run takes them.
+    let mut act = audit::begin(database, now_ms(database).await?).await?;
+    let asked = job::request(act.connection(), name, clock::machine_now_ms()).await?;
+    act.commit(Note::new("job.run", name)).await?;
+    let of_job = RunFilter {
         job: Some(name),
         ..RunFilter::default()
     };
-    let last = job::runs(database.pool(), latest, 1).await?.first().map(|run| run.id);
-    // The job's row before the log's: as who records a run takes them.
-    let mut act = audit::begin(database, now_ms(database).await?).await?;
-    job::request(act.connection(), name).await?;
-    act.commit(Note::new("job.run", name)).await?;
-    let asked = Instant::now();
+    let since = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
-        let runs = job::runs(database.pool(), latest, history::MAX_PAGE).await?;
-        let ours = runs
-            .iter()
-            .filter(|run| last.is_none_or(|last| run.id > last) && run.cause == job::Cause::Request);
-        let ended: Vec<&Run> = ours.clone().filter(|run| run.outcome != Outcome::Running).collect();
-        if ended.len() >= processes {
-            let failed = ended.iter().find(|run| run.outcome != Outcome::Succeeded);
-            let told = failed.or(ended.first()).context("a run ended")?;
-            return report(name, told.outcome, &told.text);
-        }
+        // In this order: a run that the list says is over is among those that are read after it.
         let listed = job::list(database.pool()).await?;
-        let waiting: Vec<&Listed> = listed
-            .iter()
-            .filter(|listed| listed.name == name && listed.is_requested())
-            .collect();
-        if let Some(held) = waiting.iter().find(|listed| !listed.hold.is_empty()) {
-            let why = held.hold.clone();
-            job::withdraw(database, name).await?;
-            bail!("{name} is on hold: {why}");
+        let runs = job::runs(database.pool(), of_job, history::MAX_PAGE).await?;
+        let machine_ms = clock::machine_now_ms();
+        let (mut waits, mut is_under_way) = (false, false);
+        let mut ended: Vec<(Outcome, String)> = Vec::new();
+        for request in &asked {
+            match request.answer(&listed, &runs, machine_ms) {
+                Answer::Waiting => waits = true,
+                Answer::Begun => is_under_way = true,
+                Answer::Held(why) => {
+                    job::withdraw(database, name).await?;
+                    bail!("{name} is on hold: {why}");
+                }
+                Answer::Withdrawn => bail!("{name} was not run: what was asked for was withdrawn"),
+                Answer::Gone => {
+                    // Nobody waits for it any more: the next process need not begin with it.
+                    job::withdraw(database, name).await?;
+                    bail!("{name}: its process ended, or does not answer (`ezscale job history {name}`)");
+                }
+                Answer::Ended { outcome, text } => ended.push((outcome, text)),
+            }
         }
         // One that was begun may take its time.
-        if !waiting.is_empty() && asked.elapsed() >= BEGIN_LIMIT && !is_behind(&listed, name) {
+        if waits && since.elapsed() >= BEGIN_LIMIT && !is_behind(&listed, name) {
             job::withdraw(database, name).await?;
             bail!(
                 "{name} was not begun within {} s: its process does not answer",
                 BEGIN_LIMIT.as_secs()
             );
+        }
+        if !waits && !is_under_way {
+            let failed = ended.iter().find(|(outcome, _)| *outcome != Outcome::Succeeded);
+            let (outcome, text) = failed.or(ended.first()).context("a run ended")?;
+            return report(name, *outcome, text);
         }
     }
 }
@@ -369,7 +385,7 @@ async fn jobs_here(config: &Config, data: &Data, database: &Database) -> anyhow:
         analytics,
         metering: watch::channel(Arc::new(metering)).1,
         gateways: config.gateways(database).await?,
-        closes: true,
+        closes: config.billing.close_automatically,
         clock_limits: config.billing.clock_limits(),
         guards: config.billing.guards(clock.is_test()),
         clock,

@@ -33,7 +33,7 @@ pub(crate) struct Books {
     pub(crate) metering: watch::Receiver<Arc<MeteringConfig>>,
     pub(crate) clock: Clock,
     pub(crate) gateways: Gateways,
-    /// Charges what is due by itself.
+    /// Charges what is due by itself; otherwise the job `close` is switched off.
     pub(crate) closes: bool,
     pub(crate) clock_limits: ClockLimits,
     pub(crate) guards: MeasureGuards,

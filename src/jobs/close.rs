@@ -58,6 +58,11 @@ impl Job for Close {
         &AFTER
     }
 
+    fn switched_off(&self) -> Option<&'static str> {
+        let why = "[billing] close_automatically = false; `ezscale invoice close` invoices what is due";
+        (!self.books.closes).then_some(why)
+    }
+
     async fn hold(&self, now_ms: i64) -> Hold {
         self.books.hold(now_ms).await
     }

@@ -86,10 +86,12 @@ pub(crate) fn of_books(books: &Arc<Books>) -> anyhow::Result<Vec<Arc<dyn Job>>> 
         Arc::new(billing_clock::BillingClock::new(books)),
         Arc::new(lifecycle::Lifecycle::new(books)),
         Arc::new(idle_plans::IdlePlans::new(books)?),
+        Arc::new(close::Close::new(books)),
         Arc::new(collect::Collect::new(books)),
         Arc::new(budgets::Budgets::new(books)),
         Arc::new(reconcile::Reconcile::new(books)),
         Arc::new(prune::Prune::new(books)),
+        Arc::new(vat_numbers::VatNumbers::new(books)),
     ];
     for consumer in outbox::consumers() {
         jobs.push(Arc::new(consume::Consume::new(books, consumer)));
@@ -98,12 +100,6 @@ pub(crate) fn of_books(books: &Arc<Books>) -> anyhow::Result<Vec<Arc<dyn Job>>> 
         if let Some(sending) = channel.sending() {
             jobs.push(Arc::new(send::SendDue::new(books, channel, sending)));
         }
-    }
-    if books.closes {
-        jobs.push(Arc::new(close::Close::new(books)));
-    }
-    if let Some(register) = &books.register {
-        jobs.push(Arc::new(vat_numbers::VatNumbers::new(books, register)));
     }
     Ok(jobs)
 }

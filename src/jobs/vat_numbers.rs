@@ -6,7 +6,7 @@ use std::time::Duration;
 use activity::job::{Context, Done, Job, OnStop, RunError, Schedule};
 use anyhow::Context as _;
 use async_trait::async_trait;
-use billing::vat::{self, VatRegister};
+use billing::vat;
 
 use super::TEST_PERIOD;
 use super::books::Books;
@@ -16,14 +16,12 @@ const PERIOD: Duration = Duration::from_secs(30);
 
 pub(super) struct VatNumbers {
     books: Arc<Books>,
-    register: Arc<dyn VatRegister>,
 }
 
 impl VatNumbers {
-    pub(super) fn new(books: &Arc<Books>, register: &Arc<dyn VatRegister>) -> VatNumbers {
+    pub(super) fn new(books: &Arc<Books>) -> VatNumbers {
         VatNumbers {
             books: Arc::clone(books),
-            register: Arc::clone(register),
         }
     }
 }
@@ -45,6 +43,11 @@ impl Job for VatNumbers {
         })
     }
 
+    fn switched_off(&self) -> Option<&'static str> {
+        let is_off = self.books.register.is_none();
+        is_off.then_some("[vies] enabled = false; with enabled = true VIES is asked")
+    }
+
     /// What is asked for at that moment is asked for again after the next start.
     fn on_stop(&self) -> OnStop {
         OnStop::GiveUp
@@ -52,7 +55,10 @@ impl Job for VatNumbers {
 
     async fn run(&self, _run: &Context) -> Result<Done, RunError> {
         let now_ms = self.books.clock.now_ms();
-        let answered = vat::ask_due(&self.books.database, self.register.as_ref(), now_ms)
+        let Some(register) = &self.books.register else {
+            return Ok(Done::Nothing);
+        };
+        let answered = vat::ask_due(&self.books.database, register.as_ref(), now_ms)
             .await
             .context("VAT numbers could not be asked for")?;
         Ok(Done::counted(answered, || {

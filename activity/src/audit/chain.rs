@@ -16,114 +16,31 @@
 //!   written as its length (8 bytes, big endian) and its bytes; numbers are 8 bytes big endian, what is absent is empty.
 //! * The head is moved in the transaction of the entry. Who appends holds the sequence `audit`, so appending takes turns.
 //! * Genesis is the hash of a fixed text. The entries of before the chain are hashed on from there in the order of their ids by
-//!   the first entry after them, which seals them: only the hash of the last of them is kept, in the head.
+//!   the migration that made the head, which seals them: only the hash of the last of them is kept, in the head. Nothing else makes
+//!   a head ([`schemas::audit_chain`]): one that is gone is a break, and stays one.
+//! * Ids have no gaps, and the sequence `audit` gave the id of the last entry and none after it.
 //! * Names of people, and what entries say of people, lie beside the log (`audit_actors`, `audit_personal`) with a random salt
 //!   each; the chain holds commitments to them, SHA-256(salt, text). Text and salt can be erased, and the chain still holds.
 //!
-//! What it does not show: that somebody who may write the database computed the whole chain anew. Whoever wants to see that too
-//! notes the head that [`verify`] answers elsewhere, and compares the hash of that entry later.
+//! What it does not show: that somebody who may write the database computed the chain anew, or cut off its end and put head and
+//! sequence back to the entry that is the last one now. Whoever wants to see that too notes the head that [`verify`] answers
+//! elsewhere, and compares the hash of that entry later.
 
 use std::collections::HashMap;
 
-use schemas::db::{Database, next_id};
+use schemas::audit_chain::{Content, commitment, committed, genesis};
+use schemas::db::{Database, last_id, next_id};
 use schemas::ids::AuditId;
-use sha2::{Digest as _, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
+use tracing::error;
 
 use super::AuditError;
-use crate::hex::hex;
 
-/// What each kind of hash begins with, so that none can stand for another.
-const GENESIS: &str = "ezscale audit log 1";
-const ENTRY: &str = "ezscale audit entry 1";
-const TEXT: &str = "ezscale audit text 1";
-const SALT_BYTES: usize = 32;
+/// The sequence that gives entries their ids.
+pub(super) const SEQUENCE: &str = "audit";
 /// Entries that are read at once.
 const PAGE_ENTRIES: i64 = 1_000;
-
-/// Fields under a hash, each after its length.
-struct Fields(Sha256);
-
-impl Fields {
-    fn of(kind: &str) -> Fields {
-        Fields(Sha256::new()).then(kind.as_bytes())
-    }
-
-    fn then(mut self, bytes: &[u8]) -> Fields {
-        self.0.update((bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
-        self
-    }
-
-    fn number(self, number: i64) -> Fields {
-        self.then(&number.to_be_bytes())
-    }
-
-    /// In hex, as it is stored.
-    fn hash(self) -> String {
-        hex(&self.0.finalize())
-    }
-}
-
-fn genesis() -> String {
-    Fields::of(GENESIS).hash()
-}
-
-/// Stands for a text in the chain.
-fn commitment(salt: &str, text: &str) -> String {
-    Fields::of(TEXT).then(salt.as_bytes()).then(text.as_bytes()).hash()
-}
-
-fn salt() -> String {
-    hex(&rand::random::<[u8; SALT_BYTES]>())
-}
-
-/// A text that can be erased: its salt and the commitment to it.
-pub(crate) fn committed(text: &str) -> (String, String) {
-    let salt = salt();
-    let commitment = commitment(&salt, text);
-    (salt, commitment)
-}
-
-/// What an entry says, in the order in which it is hashed; texts as they are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Content<'a> {
-    pub(crate) id: i64,
-    pub(crate) at_ms: i64,
-    /// Commitment to the name of who acted.
-    pub(crate) actor: &'a str,
-    pub(crate) user: Option<i64>,
-    pub(crate) ip: &'a str,
-    /// Commitment to who they say they are; empty where they say nothing.
-    pub(crate) claims: &'a str,
-    pub(crate) action: &'a str,
-    pub(crate) subject: &'a str,
-    pub(crate) change: &'a str,
-    /// Commitment to what is said of people; empty where nothing is.
-    pub(crate) personal: &'a str,
-    pub(crate) risk: &'a str,
-}
-
-impl Content<'_> {
-    fn hash_after(&self, previous_hash: &str) -> String {
-        let user = self.user.map(i64::to_be_bytes);
-        Fields::of(ENTRY)
-            .then(previous_hash.as_bytes())
-            .number(self.id)
-            .number(self.at_ms)
-            .then(self.actor.as_bytes())
-            .then(user.as_ref().map_or(&[][..], |bytes| &bytes[..]))
-            .then(self.ip.as_bytes())
-            .then(self.claims.as_bytes())
-            .then(self.action.as_bytes())
-            .then(self.subject.as_bytes())
-            .then(self.change.as_bytes())
-            .then(self.personal.as_bytes())
-            .then(self.risk.as_bytes())
-            .hash()
-    }
-}
 
 /// Where the chain ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,41 +66,6 @@ async fn head(connection: &mut AnyConnection) -> Result<Option<Head>, sqlx::Erro
     row.map(read).transpose()
 }
 
-/// Seals what was recorded before the chain. Call it while the sequence `audit` is held.
-pub(crate) async fn seal(connection: &mut AnyConnection) -> Result<(), AuditError> {
-    if head(&mut *connection).await?.is_some() {
-        return Ok(());
-    }
-    let names = sqlx::query("SELECT id, name FROM audit_actors WHERE commitment = ''")
-        .fetch_all(&mut *connection)
-        .await?;
-    for row in names {
-        let (salt, commitment) = committed(&row.try_get::<String, _>("name")?);
-        sqlx::query("UPDATE audit_actors SET salt = $1, commitment = $2 WHERE id = $3")
-            .bind(salt)
-            .bind(commitment)
-            .bind(row.try_get::<i64, _>("id")?)
-            .execute(&mut *connection)
-            .await?;
-    }
-    let actors = Actors::read(&mut *connection).await?;
-    let (mut last_id, mut hash) = (0, genesis());
-    loop {
-        let page = Stored::page(&mut *connection, last_id, i64::MAX).await?;
-        let Some(last) = page.last() else { break };
-        last_id = last.id;
-        for entry in &page {
-            hash = entry.hash_after(&hash, &actors);
-        }
-    }
-    sqlx::query("INSERT INTO audit_head (id, sealed_id, sealed_hash, last_id, hash) VALUES (1, $1, $2, $1, $2)")
-        .bind(last_id)
-        .bind(hash)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// The key and the commitment of who acts; stored where they are new. Call it while the sequence `audit` is held.
 pub(crate) async fn actor(connection: &mut AnyConnection, name: &str) -> Result<(i64, String), AuditError> {
     let known = sqlx::query("SELECT id, commitment FROM audit_actors WHERE name = $1")
@@ -194,7 +76,7 @@ pub(crate) async fn actor(connection: &mut AnyConnection, name: &str) -> Result<
         return Ok((row.try_get(0)?, row.try_get(1)?));
     }
     let id = next_id(&mut *connection, "audit_actor").await?;
-    let (salt, commitment) = committed(name);
+    let (salt, commitment) = committed(name)?;
     sqlx::query("INSERT INTO audit_actors (id, name, salt, commitment) VALUES ($1, $2, $3, $4)")
         .bind(id)
         .bind(name)
@@ -205,47 +87,71 @@ pub(crate) async fn actor(connection: &mut AnyConnection, name: &str) -> Result<
     Ok((id, commitment))
 }
 
-/// Moves the head over a new entry; answers the hash before it and its own. Call it while the sequence `audit` is held, after
-/// [`seal`].
+/// Moves the head over a new entry; answers the hash before it and its own. Call it while the sequence `audit` is held.
+///
+/// Where the head is gone the entry follows the last one there is, and no head is made: what is done is recorded all the same, and
+/// [`verify`] goes on saying that the chain is broken.
 pub(crate) async fn link(
     connection: &mut AnyConnection,
     content: &Content<'_>,
 ) -> Result<(String, String), AuditError> {
-    let head = head(&mut *connection).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let hash = content.hash_after(&head.hash);
+    let previous_hash = match head(&mut *connection).await? {
+        Some(head) => head.hash,
+        None => {
+            error!("the row that says where the audit log ends is gone: see `ezscale audit verify`");
+            last_hash(&mut *connection).await?
+        }
+    };
+    let hash = content.hash_after(&previous_hash);
     sqlx::query("UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1")
         .bind(content.id)
         .bind(&hash)
         .execute(connection)
         .await?;
-    Ok((head.hash, hash))
+    Ok((previous_hash, hash))
 }
 
-/// Everybody who acted: what the chain holds of them, and whether their name is the one it was made of. There are few.
-struct Actors(HashMap<i64, (String, bool)>);
+/// The hash of the last entry, as that says.
+async fn last_hash(connection: &mut AnyConnection) -> Result<String, sqlx::Error> {
+    let last = sqlx::query("SELECT hash FROM audit_log ORDER BY id DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await?;
+    let hash = last.map(|row| row.try_get::<String, _>(0)).transpose()?;
+    Ok(hash.filter(|hash| !hash.is_empty()).unwrap_or_else(genesis))
+}
+
+/// Everybody who acted. There are few.
+struct Actors {
+    /// What the chain holds of each, and whether their name is the one it was made of.
+    known: HashMap<i64, (String, bool)>,
+    /// How many have no name any more.
+    erased: u64,
+}
 
 impl Actors {
     async fn read(connection: &mut AnyConnection) -> Result<Actors, sqlx::Error> {
         let rows = sqlx::query("SELECT id, name, salt, commitment FROM audit_actors")
             .fetch_all(connection)
             .await?;
-        let mut actors = HashMap::with_capacity(rows.len());
+        let mut known = HashMap::with_capacity(rows.len());
+        let mut erased = 0;
         for row in rows {
             let (name, salt): (Option<String>, Option<String>) = (row.try_get("name")?, row.try_get("salt")?);
             let stored: String = row.try_get("commitment")?;
+            erased += u64::from(name.is_none());
             let is_sound = name.is_none_or(|name| commitment(&salt.unwrap_or_default(), &name) == stored);
-            actors.insert(row.try_get("id")?, (stored, is_sound));
+            known.insert(row.try_get("id")?, (stored, is_sound));
         }
-        Ok(Actors(actors))
+        Ok(Actors { known, erased })
     }
 
     /// Empty where there is none of this key.
     fn commitment(&self, id: i64) -> &str {
-        self.0.get(&id).map_or("", |(commitment, _)| commitment)
+        self.known.get(&id).map_or("", |(commitment, _)| commitment)
     }
 
     fn is_sound(&self, id: i64) -> bool {
-        self.0.get(&id).is_some_and(|(_, is_sound)| *is_sound)
+        self.known.get(&id).is_some_and(|(_, is_sound)| *is_sound)
     }
 }
 
@@ -320,6 +226,11 @@ impl Stored {
         content.hash_after(previous_hash)
     }
 
+    /// Whether it said something of people that is gone.
+    fn is_erased(&self) -> bool {
+        !self.personal.is_empty() && self.personal_text.is_none()
+    }
+
     /// What lies beside the log and is not what was recorded, if anything.
     fn unsound(&self, actors: &Actors) -> Option<&'static str> {
         if !actors.is_sound(self.actor_id) {
@@ -373,6 +284,8 @@ pub struct Break {
 pub struct Verified {
     /// Entries that were looked at; all, where nothing is broken.
     pub entries: u64,
+    /// Names and texts of people, among what was looked at, that were erased.
+    pub erased: u64,
     /// The last entry of those that were recorded before the chain, where there are any.
     pub sealed: Option<AuditId>,
     /// The last entry and its hash; none before the first.
@@ -386,17 +299,20 @@ pub struct Verified {
 /// As the database answers.
 pub async fn verify(database: &Database) -> Result<Verified, AuditError> {
     let mut connection = database.pool().acquire().await?;
+    // Before the head: both move in one transaction, so that the head is here or further on.
+    let given_before = last_id(&mut connection, SEQUENCE).await?;
     let Some(head) = head(&mut connection).await? else {
-        return unsealed(&mut connection).await;
-    };
-    let mut verified = Verified {
-        entries: 0,
-        sealed: Some(AuditId(head.sealed_id)).filter(|id| id.0 > 0),
-        head: Some((AuditId(head.last_id), head.hash.clone())),
-        broken: None,
+        return headless(&mut connection).await;
     };
     // Of every entry up to the head: who acted was stored before it.
     let actors = Actors::read(&mut connection).await?;
+    let mut verified = Verified {
+        entries: 0,
+        erased: actors.erased,
+        sealed: Some(AuditId(head.sealed_id)).filter(|id| id.0 > 0),
+        head: Some((AuditId(head.last_id), head.hash.clone())).filter(|(id, _)| id.0 > 0),
+        broken: None,
+    };
     let mut walk = Walk {
         head: &head,
         actors: &actors,
@@ -411,6 +327,7 @@ pub async fn verify(database: &Database) -> Result<Verified, AuditError> {
         }
         for entry in &page {
             verified.entries += 1;
+            verified.erased += u64::from(entry.is_erased());
             verified.broken = walk.step(entry);
             if verified.broken.is_some() {
                 return Ok(verified);
@@ -421,23 +338,45 @@ pub async fn verify(database: &Database) -> Result<Verified, AuditError> {
     if verified.broken.is_none() {
         verified.broken = after_the_head(&mut connection).await?;
     }
+    if verified.broken.is_none() {
+        let given_after = last_id(&mut connection, SEQUENCE).await?;
+        verified.broken = ids_given(&head, given_before, given_after);
+    }
     Ok(verified)
 }
 
-/// A log that nothing was added to since it can be chained.
-async fn unsealed(connection: &mut AnyConnection) -> Result<Verified, AuditError> {
-    let sql = "SELECT count(*), CAST(coalesce(min(CASE WHEN hash <> '' THEN id END), 0) AS BIGINT) FROM audit_log";
-    let row = sqlx::query(sql).fetch_one(connection).await?;
-    let (entries, chained): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+/// A log that nobody can say the end of. The program never leaves one: see [`schemas::audit_chain`].
+async fn headless(connection: &mut AnyConnection) -> Result<Verified, AuditError> {
+    let row = sqlx::query("SELECT count(*) FROM audit_log")
+        .fetch_one(&mut *connection)
+        .await?;
+    let entries: i64 = row.try_get(0)?;
+    let actors = Actors::read(connection).await?;
     Ok(Verified {
         entries: u64::try_from(entries).unwrap_or(0),
+        erased: actors.erased,
         sealed: None,
         head: None,
-        broken: (chained > 0).then(|| Break {
-            entry: AuditId(chained),
+        broken: Some(Break {
+            entry: AuditId(1),
             kind: BreakKind::Head,
             what: "the row that says where the chain ends is gone".to_owned(),
         }),
+    })
+}
+
+/// Ids that were given to entries, beside the end of the chain: as of before the head was read, and of after.
+fn ids_given(head: &Head, before: i64, after: i64) -> Option<Break> {
+    if before > head.last_id {
+        return Some(missing(head.last_id + 1, before));
+    }
+    (after < head.last_id).then(|| Break {
+        entry: AuditId(head.last_id),
+        kind: BreakKind::Head,
+        what: format!(
+            "the next entry would be {}: its id was given before",
+            AuditId(after + 1)
+        ),
     })
 }
 
@@ -472,16 +411,21 @@ impl Walk<'_> {
                 what: what.to_owned(),
             })
         };
+        if entry.id > self.last_id + 1 {
+            return Some(missing(self.last_id + 1, entry.id - 1));
+        }
         if entry.id > self.head.sealed_id {
             if let Some(unsealed) = self.check_seal() {
                 return Some(unsealed);
             }
             if entry.previous_hash != self.hash {
-                return match entry.id > self.last_id + 1 {
-                    true => Some(missing(self.last_id + 1, entry.id - 1)),
-                    false => broken(BreakKind::Order, "it does not follow the entry before it"),
-                };
+                return broken(BreakKind::Order, "it does not follow the entry before it");
             }
+        } else if !entry.hash.is_empty() || !entry.previous_hash.is_empty() {
+            return broken(
+                BreakKind::Content,
+                "it has a hash, and is said to be of before the log was chained",
+            );
         }
         let hash = entry.hash_after(&self.hash, self.actors);
         if entry.id > self.head.sealed_id && entry.hash != hash {
@@ -519,7 +463,7 @@ impl Walk<'_> {
             return Some(missing(self.last_id + 1, self.head.last_id));
         }
         (self.hash != self.head.hash).then(|| Break {
-            entry: AuditId(self.head.last_id),
+            entry: AuditId(self.head.last_id.max(1)),
             kind: BreakKind::Head,
             what: "its hash is not the one at the end of the chain".to_owned(),
         })

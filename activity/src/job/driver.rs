@@ -16,9 +16,9 @@ use tracing::{debug, error, warn};
 
 use super::alert::Alerts;
 use super::lease::Owner;
-use super::slot::Slot;
+use super::slot::{Slot, place};
 use super::watch::{Looks, keep_watch};
-use super::{Cause, Done, Hold, Job, JobBoard, OnStop, Outcome, RunError, Timing, causes, cut};
+use super::{Cause, Done, Hold, Job, JobBoard, OnStop, Outcome, RunError, Scope, Timing, causes, cut};
 
 /// How often what keeps watch looks, and how long a job's task sleeps at most.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -45,12 +45,21 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) owner: Owner,
     pub(super) slots: Vec<Arc<Slot>>,
+    /// Jobs that the configuration switches off.
+    pub(super) off: Vec<Off>,
     /// How often the test clock was set.
     pub(super) epoch: AtomicU64,
     /// Leases that this process has, and until when it may go by that.
     held: Mutex<BTreeMap<String, Instant>>,
     /// Leases that other processes have.
     elsewhere: Mutex<BTreeSet<String>>,
+}
+
+/// A job that is not run.
+pub(super) struct Off {
+    pub(super) job: Arc<dyn Job>,
+    pub(super) lease: String,
+    pub(super) why: &'static str,
 }
 
 impl std::fmt::Debug for Shared {
@@ -64,15 +73,23 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Driver {
-    /// A driver of these jobs. Their names are made known on the board at once.
+    /// A driver of these jobs. Their names are made known on the board at once, but those of jobs that are switched off.
     pub fn new(settings: Settings, jobs: Vec<Arc<dyn Job>>) -> Driver {
         let owner = Owner::of_this_process();
         let host = owner.name.split(':').next().unwrap_or_default().to_owned();
         let instance = format!("{host}:{}", settings.folder);
-        let slots: Vec<Arc<Slot>> = jobs
-            .into_iter()
-            .map(|job| Arc::new(Slot::new(job, &instance, &settings.clock)))
-            .collect();
+        let (mut slots, mut off) = (Vec::new(), Vec::new());
+        for job in jobs {
+            match job.switched_off() {
+                None => slots.push(Arc::new(Slot::new(job, &instance, &settings.clock))),
+                // A local one is no matter of other processes.
+                Some(_) if job.scope() == Scope::Local => {}
+                Some(why) => {
+                    let (_, lease, _) = place(job.as_ref(), &instance);
+                    off.push(Off { job, lease, why });
+                }
+            }
+        }
         for slot in &slots {
             settings.board.add(slot.name, slot.period);
         }
@@ -80,6 +97,7 @@ impl Driver {
             settings,
             owner,
             slots,
+            off,
             epoch: AtomicU64::new(0),
             held: Mutex::default(),
             elsewhere: Mutex::default(),

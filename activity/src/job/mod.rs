@@ -16,6 +16,8 @@
 //! * **Every run is recorded** ([`history`]): of a job that looks for work more often than every [`QUIET_PERIOD`], the runs that
 //!   found some, failed, or were asked for by a person.
 //! * **Who must know of failures hears once** that a job fails, and once that it works again ([`Alerts`]).
+//! * **A job that its configuration switches off** ([`Job::switched_off`]) is listed as that by the process that has its lease, is not
+//!   run, and cannot be asked for ([`request()`]).
 //!
 //! Times of runs and leases are the machine's, as [`schemas::clock`] tells them; what a job decides by is the time of its
 //! [`Timing`].
@@ -26,6 +28,7 @@ mod driver;
 pub mod history;
 mod lease;
 mod record;
+mod request;
 mod run_here;
 pub mod schedule;
 mod slot;
@@ -44,9 +47,10 @@ pub use board::{JobBoard, JobState, RETRY_INTERVAL, RUN_LIMIT};
 pub use driver::{Driver, Settings};
 pub use history::{Run, RunFilter, runs};
 pub use lease::{LEASE_MS, Lease, Owner, leases};
+pub use request::{Answer, Request, request, withdraw};
 pub use run_here::{RunHere, run_here};
 pub use schedule::{CatchUp, Schedule, ScheduleError, Timetable};
-pub use store::{Condition, Listed, list, request, withdraw};
+pub use store::{Condition, Listed, list};
 
 /// Jobs that look for work more often have a row in the history only for runs that found some: the others would say nothing,
 /// thousands of times a day.
@@ -69,6 +73,10 @@ pub enum JobError {
     Corrupt { what: &'static str, text: String },
     #[error("no job is called {0:?}: `ezscale job list` lists them")]
     Unknown(String),
+    #[error("{job} is switched off: {why}")]
+    SwitchedOff { job: String, why: String },
+    #[error("no process runs {0:?}: start `ezscale serve`")]
+    NoProcess(String),
     #[error("{job} is run by {owner}")]
     Held { job: &'static str, owner: String },
 }
@@ -199,6 +207,12 @@ pub trait Job: Send + Sync + 'static {
         let period = self.schedule().period(0).min(RETRY_INTERVAL);
         let in_time = FAILING_BEFORE_ALERT.as_millis() / period.as_millis().max(1);
         FAILURES_BEFORE_ALERT.max(u64::try_from(in_time).unwrap_or(u64::MAX))
+    }
+
+    /// Why the configuration switches it off, and what does its work instead; `None` where it runs. It is listed as switched off,
+    /// and never run. It stays the same as long as the process lives.
+    fn switched_off(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether it may run now that it is due; asked before every run, and every second while it may not.

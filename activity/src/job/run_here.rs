@@ -25,9 +25,15 @@ pub enum RunHere {
 /// Runs a job once in this process, under its lease, recorded as any run.
 ///
 /// # Errors
-/// [`JobError::Held`] when another process has its lease and renews it; as the database answers.
+/// [`JobError::SwitchedOff`] where it is, [`JobError::Held`] when another process has its lease and renews it; as the database answers.
 pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<RunHere, JobError> {
     let name = job.name();
+    if let Some(why) = job.switched_off() {
+        return Err(JobError::SwitchedOff {
+            job: name.to_owned(),
+            why: why.to_owned(),
+        });
+    }
     let database = settings.database.clone();
     let driver = Driver::new(settings, vec![job]);
     let shared = driver.shared();

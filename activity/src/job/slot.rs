@@ -93,14 +93,19 @@ impl RunningRun {
     }
 }
 
+/// Whether a job belongs to its process, its lease, and what its row says whose it is.
+pub(super) fn place(job: &dyn Job, instance: &str) -> (bool, String, String) {
+    match job.scope() {
+        Scope::Local => (true, instance.to_owned(), instance.to_owned()),
+        Scope::Leased => (false, job.name().to_owned(), String::new()),
+        Scope::Group(group) => (false, group.to_owned(), String::new()),
+    }
+}
+
 impl Slot {
     /// `instance` names this process and its folder.
     pub(super) fn new(job: Arc<dyn Job>, instance: &str, clock: &Clock) -> Slot {
-        let (is_local, lease, instance) = match job.scope() {
-            Scope::Local => (true, instance.to_owned(), instance.to_owned()),
-            Scope::Leased => (false, job.name().to_owned(), String::new()),
-            Scope::Group(group) => (false, group.to_owned(), String::new()),
-        };
+        let (is_local, lease, instance) = place(job.as_ref(), instance);
         let timing = job.timing();
         let now_ms = now_ms(timing, clock);
         let schedule = job.schedule();
@@ -148,8 +153,7 @@ impl Slot {
 
     /// The jobs that go first, for lists.
     pub(super) fn waits_for(&self) -> String {
-        let names: Vec<&str> = self.job.after().iter().map(|after| after.job).collect();
-        names.join(", ")
+        waits_for(self.job.as_ref())
     }
 
     /// Takes over what was written of it, when this process becomes its owner.
@@ -171,6 +175,12 @@ impl Slot {
         stored.served = row.served;
         state.is_dirty = true;
     }
+}
+
+/// The jobs that go before one, for lists.
+pub(super) fn waits_for(job: &dyn Job) -> String {
+    let names: Vec<&str> = job.after().iter().map(|after| after.job).collect();
+    names.join(", ")
 }
 
 fn now_ms(timing: Timing, clock: &Clock) -> i64 {
@@ -195,8 +205,13 @@ impl SlotState {
         (self.is_wanted || self.timetable.is_due(now_ms)).then_some(Cause::Schedule)
     }
 
-    /// A run begins: what its job is given.
+    /// A run begins: what its job is given. It is one that people asked for when it serves what they asked for, also where it was due
+    /// for another `cause` when that was seen: who asked looks for it.
     pub(super) fn begin(&mut self, cause: Cause, now_ms: i64, epoch: u64, stop: CancellationToken) -> Context {
+        let cause = match self.requested > self.stored.served {
+            true => Cause::Request,
+            false => cause,
+        };
         let started_at_ms = clock::machine_now_ms();
         let scheduled_ms = self.timetable.take(now_ms);
         let progress = Arc::new(Mutex::new(Progress::default()));

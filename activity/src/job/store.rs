@@ -1,6 +1,5 @@
 //! The table `jobs`: what each process last said of its jobs, and what people asked for.
 
-use schemas::db::Database;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
@@ -62,6 +61,10 @@ pub struct Listed {
     pub last_text: String,
     pub failures_in_a_row: u64,
     pub alerted_at_ms: Option<i64>,
+    /// Why its process does not run it, as the configuration says; empty where it does.
+    pub switched_off: String,
+    /// The process that made it known last, or wrote of it.
+    pub owner: String,
     /// How often people asked for a run, and how much of that was run.
     pub requested: i64,
     pub served: i64,
@@ -83,6 +86,8 @@ pub enum Condition {
     New,
     /// No process runs it.
     NoProcess,
+    /// The configuration of its process switches it off.
+    SwitchedOff,
 }
 
 impl Condition {
@@ -94,18 +99,28 @@ impl Condition {
             Condition::Good => "ok",
             Condition::New => "not run yet",
             Condition::NoProcess => "no process",
+            Condition::SwitchedOff => "switched off",
         }
     }
 }
 
 impl Listed {
-    /// Whether a process runs it, by the machine's clock.
-    pub fn has_process(&self, now_ms: i64) -> bool {
+    /// Whether a process has its lease, by the machine's clock, and so decides whether it runs.
+    pub fn is_leased(&self, now_ms: i64) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_held(now_ms))
+    }
+
+    /// Whether a process runs it, by the machine's clock: who has the lease of several jobs need not have all of them.
+    pub fn has_process(&self, now_ms: i64) -> bool {
+        let is_owned = self.lease.as_ref().is_some_and(|lease| lease.owner == self.owner);
+        self.switched_off.is_empty() && is_owned && self.is_leased(now_ms)
     }
 
     /// What it is doing, by the machine's clock.
     pub fn condition(&self, now_ms: i64) -> Condition {
+        if !self.switched_off.is_empty() {
+            return Condition::SwitchedOff;
+        }
         if !self.has_process(now_ms) {
             return Condition::NoProcess;
         }
@@ -129,13 +144,20 @@ impl Listed {
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
 pub async fn list(pool: &AnyPool) -> Result<Vec<Listed>, JobError> {
-    let leases = leases(pool).await?;
+    let mut connection = pool.acquire().await?;
+    list_in(&mut connection).await
+}
+
+/// As [`list`], in the caller's transaction.
+pub(super) async fn list_in(connection: &mut AnyConnection) -> Result<Vec<Listed>, JobError> {
+    let leases = leases(&mut *connection).await?;
     let rows = sqlx::query(
         "SELECT name, instance, lease, description, schedule, waits_for, handled_ms, next_at_ms, running_since_ms, \
          progress_done, progress_total, progress_text, hold, last_started_at_ms, last_ended_at_ms, last_success_at_ms, \
-         last_outcome, last_text, failures_in_a_row, alerted_at_ms, requested, served FROM jobs ORDER BY name, instance",
+         last_outcome, last_text, failures_in_a_row, alerted_at_ms, switched_off, owner, requested, served FROM jobs \
+         ORDER BY name, instance",
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     rows.iter().map(|row| read(row, &leases)).collect()
 }
@@ -172,6 +194,8 @@ fn read(row: &AnyRow, leases: &[Lease]) -> Result<Listed, JobError> {
         last_text: row.try_get("last_text")?,
         failures_in_a_row: count("failures_in_a_row")?,
         alerted_at_ms: row.try_get("alerted_at_ms")?,
+        switched_off: row.try_get("switched_off")?,
+        owner: row.try_get("owner")?,
         requested: row.try_get("requested")?,
         served: row.try_get("served")?,
         lease: leases.iter().find(|found| found.name == lease).cloned(),
@@ -197,6 +221,35 @@ pub(super) async fn register(
     .bind(job.schedule)
     .bind(job.waits_for)
     .bind(now_ms)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Says that a process has a job, once it has taken its lease.
+pub(super) async fn announce(
+    connection: &mut AnyConnection,
+    name: &str,
+    instance: &str,
+    owner: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE jobs SET owner = $1, switched_off = '' WHERE name = $2 AND instance = $3")
+        .bind(owner)
+        .bind(name)
+        .bind(instance)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Says why a job is switched off. What people asked for is withdrawn: it must not run whenever somebody switches it on.
+pub(super) async fn switch_off(connection: &mut AnyConnection, name: &str, why: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE jobs SET switched_off = $1, requested = served, hold = '', next_at_ms = NULL, running_since_ms = NULL \
+         WHERE name = $2 AND instance = ''",
+    )
+    .bind(why)
+    .bind(name)
     .execute(connection)
     .await?;
     Ok(())
@@ -238,31 +291,4 @@ pub(super) async fn save(
     .execute(connection)
     .await?;
     Ok(saved.rows_affected() == 1)
-}
-
-/// Asks for a run of a job, by every process that has it; in the caller's transaction, beside its entry in the audit log.
-///
-/// # Errors
-/// [`JobError::Unknown`] when no process ever had a job of this name.
-pub async fn request(connection: &mut AnyConnection, job: &str) -> Result<(), JobError> {
-    let asked = sqlx::query("UPDATE jobs SET requested = requested + 1 WHERE name = $1")
-        .bind(job)
-        .execute(connection)
-        .await?;
-    match asked.rows_affected() {
-        0 => Err(JobError::Unknown(job.to_owned())),
-        _ => Ok(()),
-    }
-}
-
-/// Takes back what was asked for and nobody has begun.
-///
-/// # Errors
-/// As the database answers.
-pub async fn withdraw(database: &Database, job: &str) -> Result<(), JobError> {
-    sqlx::query("UPDATE jobs SET requested = served WHERE name = $1 AND requested > served")
-        .bind(job)
-        .execute(database.pool())
-        .await?;
-    Ok(())
 }

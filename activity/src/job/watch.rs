@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::driver::{Shared, TICK};
 use super::lease::{self, LOST_AFTER, Lease, RENEW_EVERY, Watch};
-use super::slot::Slot;
+use super::slot::{Slot, waits_for};
 use super::{JobError, causes, history, store};
 
 /// How often what somebody may wait to read is written.
@@ -168,9 +168,7 @@ impl Shared {
                 false => self.elsewhere().insert(row.name.clone()),
             };
             // Its own is no matter of taking turns: it says which process works on the folder.
-            if (is_local || looks.leases.may_take(&row, now_ms, Instant::now()))
-                && lease::take(database.pool(), &row, &self.owner, now_ms).await?.is_some()
-            {
+            if (is_local || looks.leases.may_take(&row, now_ms, Instant::now())) && self.take(&row, now_ms).await? {
                 self.announce(&row);
                 self.adopt(&row.name, now).await?;
             }
@@ -185,6 +183,27 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Takes a lease; true where nobody was faster. From then on the list says which of its jobs this process has: those that it has
+    /// not, or that are switched off in it, nobody waits for.
+    async fn take(&self, row: &Lease, now_ms: i64) -> Result<bool, JobError> {
+        let mut transaction = self.settings.database.begin_write().await?;
+        if lease::take(&mut *transaction, row, &self.owner, now_ms)
+            .await?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        for slot in self.slots.iter().filter(|slot| slot.lease == row.name) {
+            let instance = slot.state().stored.instance.clone();
+            store::announce(&mut transaction, slot.name, &instance, &self.owner.name).await?;
+        }
+        for off in self.off.iter().filter(|off| off.lease == row.name) {
+            store::switch_off(&mut transaction, off.job.name(), off.why).await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
     }
 
     fn announce(&self, row: &Lease) {
@@ -215,6 +234,26 @@ impl Shared {
                 waits_for: &slot.waits_for(),
             };
             store::register(&mut transaction, job, now_ms).await?;
+        }
+        let leases = lease::leases(&mut *transaction).await?;
+        for off in &self.off {
+            let (name, schedule) = (off.job.name(), off.job.schedule().words());
+            let job = store::Registration {
+                name,
+                instance: "",
+                lease: &off.lease,
+                description: off.job.description(),
+                schedule: &schedule,
+                waits_for: &waits_for(off.job.as_ref()),
+            };
+            store::register(&mut transaction, job, now_ms).await?;
+            // Who has the lease, or takes it, says whether it is on. One of its own is taken by nobody who has switched the job off.
+            let is_held = leases
+                .iter()
+                .any(|lease| lease.name == off.lease && lease.is_held(now_ms));
+            if !is_held && !self.slots.iter().any(|slot| slot.lease == off.lease) {
+                store::switch_off(&mut transaction, name, off.why).await?;
+            }
         }
         transaction.commit().await?;
         Ok(())

@@ -47,6 +47,8 @@ struct JobRow {
     last_title: String,
     did: String,
     can_run: bool,
+    /// The configuration says that it is not run.
+    is_switched_off: bool,
 }
 
 /// A run as it is printed.
@@ -111,13 +113,14 @@ impl JobRow {
             Condition::Running => "info",
             Condition::Held | Condition::NoProcess => "warn",
             Condition::Failing => "late",
-            Condition::New => "",
+            Condition::New | Condition::SwitchedOff => "",
         };
         let is_running = condition == Condition::Running;
         let note = match condition {
             Condition::Held => job.hold.clone(),
             Condition::Failing => format!("{} in a row: {}", job.failures_in_a_row, job.last_text),
             Condition::NoProcess => "no process that runs it has answered lately".to_owned(),
+            Condition::SwitchedOff => job.switched_off.clone(),
             _ if job.is_requested() => "a run is requested".to_owned(),
             _ => String::new(),
         };
@@ -141,7 +144,8 @@ impl JobRow {
                 Some(outcome) => outcome.name().to_owned(),
                 None => String::new(),
             },
-            can_run: condition != Condition::NoProcess,
+            can_run: !matches!(condition, Condition::NoProcess | Condition::SwitchedOff),
+            is_switched_off: condition == Condition::SwitchedOff,
             name: job.name,
             description: job.description,
             instance: job.instance,
@@ -247,23 +251,25 @@ pub(crate) async fn run(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let jobs = job::list(state.db().pool()).await?;
-    if !jobs.iter().any(|job| job.name == name) {
+    let mut jobs = job::list(state.db().pool()).await?;
+    jobs.retain(|job| job.name == name);
+    if jobs.is_empty() {
         return Err(Failure::NotFound.into());
     }
     let now_ms = clock::machine_now_ms();
-    let has_process = jobs.iter().any(|job| job.name == name && job.has_process(now_ms));
     let done: Result<(), Refused> = async {
-        if !has_process {
-            return Err(said(
-                "No process runs this job: start `ezscale serve`, or run it with `ezscale job run`.",
-            ));
+        if !jobs.iter().any(|job| job.has_process(now_ms)) {
+            let off = jobs.iter().find(|job| !job.switched_off.is_empty());
+            return Err(said(match off {
+                Some(off) => format!("The job is switched off: {}.", off.switched_off),
+                None => "No process runs this job: start `ezscale serve`, or run it with `ezscale job run`.".to_owned(),
+            }));
         }
         let Some(mut action) = Action::begin(&state, &who, ip, &fields).await? else {
             return Ok(());
         };
         // The job's row before the log's: as who records a run takes them.
-        job::request(action.connection(), &name).await?;
+        job::request(action.connection(), &name, now_ms).await?;
         action.commit(Note::new("job.run", &name)).await
     }
     .await;

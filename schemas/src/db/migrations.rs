@@ -13,6 +13,8 @@ use ring::digest::{SHA256, digest};
 pub(super) const SEARCH: i64 = 20;
 /// The migration from which on the database says what was applied, by which program.
 pub(super) const ORIGIN: i64 = 26;
+/// The migration that begins the chain of the audit log, over what was recorded before it.
+pub(super) const AUDIT_SEAL: i64 = 32;
 
 /// One step of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +94,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(28, "approval expiry", "028_approval_expiry.sql"),
     migration!(29, "tokens and resellers", "029_tokens_and_resellers.sql"),
     migration!(30, "customer deletion", "030_customer_deletion.sql"),
+    migration!(AUDIT_SEAL, "audit seal", "032_audit_seal.sql"),
 ];
 
 #[cfg(test)]

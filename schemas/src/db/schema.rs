@@ -11,11 +11,11 @@ use sqlx::any::AnyRow;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 
-use super::migrations::{MIGRATIONS, ORIGIN, SEARCH};
+use super::migrations::{AUDIT_SEAL, MIGRATIONS, ORIGIN, SEARCH};
 use super::reach::reach;
 use super::{ACQUIRE_TIMEOUT, Backend, Database, DatabaseError, Migration, opening_failed, without_password};
 use crate::file_format::PROGRAM_VERSION;
-use crate::search;
+use crate::{audit_chain, search};
 
 /// Why a database must not be upgraded now; `None` where nothing speaks against it.
 pub type UpgradeHindrance<'a> = &'a (dyn Fn() -> Option<String> + Sync);
@@ -338,8 +338,10 @@ impl Database {
                 .execute(sqlx::raw_sql(migration.sql))
                 .await
                 .map_err(fail())?;
-            if migration.version == SEARCH {
-                search::index_all(&mut transaction).await.map_err(fail())?;
+            match migration.version {
+                SEARCH => search::index_all(&mut transaction).await.map_err(fail())?,
+                AUDIT_SEAL => audit_chain::seal(&mut transaction).await.map_err(fail())?,
+                _ => {}
             }
             sqlx::query("INSERT INTO schema_migrations (version, name, applied_at_ms) VALUES ($1, $2, $3)")
                 .bind(migration.version)

@@ -141,6 +141,33 @@ const BREAKS: &[(&[&str], &[&str], i64, BreakKind)] = &[
         6,
         BreakKind::Head,
     ),
+    (
+        // The end is cut off, and the head put back: the ids after it were given.
+        &[
+            "UPDATE LOG SET id = -id WHERE id IN (5, 6)",
+            "UPDATE audit_head SET last_id = 4, hash = (SELECT hash FROM LOG WHERE id = 4)",
+        ],
+        &[
+            "UPDATE LOG SET id = -id WHERE id IN (-5, -6)",
+            "UPDATE audit_head SET last_id = 6, hash = (SELECT hash FROM LOG WHERE id = 6)",
+        ],
+        5,
+        BreakKind::Missing,
+    ),
+    (
+        // An id would be given twice.
+        &["UPDATE sequences SET next_value = 6 WHERE name = 'audit'"],
+        &["UPDATE sequences SET next_value = 7 WHERE name = 'audit'"],
+        6,
+        BreakKind::Head,
+    ),
+    (
+        // Chained entries are said to be of before the chain.
+        &["UPDATE audit_head SET sealed_id = 3, sealed_hash = (SELECT hash FROM LOG WHERE id = 3)"],
+        &["UPDATE audit_head SET sealed_id = 0, sealed_hash = (SELECT previous_hash FROM LOG WHERE id = 1)"],
+        1,
+        BreakKind::Content,
+    ),
     (&["DELETE FROM audit_head"], &[], 1, BreakKind::Head),
 ];
 
@@ -160,6 +187,49 @@ async fn every_break_is_found(world: &World) {
             assert_eq!(broken(database).await, None, "{mending:?}");
         }
     }
+    // What is done goes on being recorded, and the break stays.
+    act(database, By::operator("ada", None), Note::new("plan.stock", "pln_1")).await;
+    assert_eq!(broken(database).await, Some((AuditId(1), BreakKind::Head)));
+}
+
+/// Without its head and its hashes a log looked like one of before the chain, and the next entry sealed what it said by then.
+async fn a_forged_log_is_not_sealed_again(world: &World) {
+    let database = &world.database;
+    log_of_six(database).await;
+    run(
+        database,
+        &[
+            "DELETE FROM audit_head",
+            "UPDATE LOG SET hash = '', previous_hash = ''",
+            "DELETE FROM LOG WHERE id = 5",
+            "UPDATE LOG SET change = '{}' WHERE id = 3",
+        ],
+    )
+    .await;
+    let head_is_gone = Some((AuditId(1), BreakKind::Head));
+    assert_eq!(broken(database).await, head_is_gone);
+    act(database, By::operator("ada", None), Note::new("plan.stock", "pln_1")).await;
+    let verified = verify(database).await.unwrap();
+    assert_eq!((verified.sealed, verified.head), (None, None));
+    assert_eq!(broken(database).await, head_is_gone);
+    // Whoever makes a head has to compute it, and the entry that is gone is missed all the same.
+    run(
+        database,
+        &["INSERT INTO audit_head (id, sealed_id, sealed_hash, last_id, hash) \
+             SELECT 1, 6, 'computed', id, hash FROM LOG WHERE id = 7"],
+    )
+    .await;
+    assert_eq!(broken(database).await, Some((AuditId(5), BreakKind::Missing)));
+}
+
+#[tokio::test]
+async fn a_forged_log_is_not_sealed_again_on_sqlite() {
+    a_forged_log_is_not_sealed_again(&World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_log_is_not_sealed_again_on_postgresql() {
+    a_forged_log_is_not_sealed_again(&World::on_postgres().await).await;
 }
 
 #[tokio::test]
@@ -185,6 +255,7 @@ async fn what_is_personal_is_erased_without_breaking_the_chain() {
         let found = audit::list(database.pool(), filter, 1).await.unwrap();
         found[0].clone()
     };
+    assert_eq!(verify(database).await.unwrap().erased, 0);
     let before = entry(2).await;
     assert_eq!(
         before.change,
@@ -198,7 +269,8 @@ async fn what_is_personal_is_erased_without_breaking_the_chain() {
         ],
     )
     .await;
-    assert_eq!(broken(database).await, None);
+    let verified = verify(database).await.unwrap();
+    assert_eq!((verified.broken, verified.erased), (None, 3));
     let after = entry(2).await;
     assert_eq!(after.actor, ERASED);
     assert_eq!(after.change, json!({"number": 2, "personal": ERASED}));
@@ -240,12 +312,15 @@ async fn log_of_before(database: &Database, entries: i64) {
     .await;
 }
 
-async fn entries_of_before_are_sealed(world: &World) {
-    let database = &world.database;
+#[tokio::test]
+async fn entries_of_before_are_sealed_by_the_upgrade() {
     // More than one page.
-    log_of_before(database, 1_003).await;
+    let world = World::upgraded(27, async |database| log_of_before(database, 1_003).await).await;
+    let database = &world.database;
     let before = verify(database).await.unwrap();
-    assert_eq!((before.entries, before.head, before.broken), (1_003, None, None));
+    assert_eq!((before.entries, &before.broken), (1_003, &None));
+    assert_eq!(before.sealed, Some(AuditId(1_003)));
+    assert_eq!(before.head.map(|(last, _)| last), Some(AuditId(1_003)));
     act(database, By::operator("ada", None), Note::new("plan.stock", "pln_1")).await;
     let after = verify(database).await.unwrap();
     assert_eq!((after.entries, &after.broken), (1_004, &None));
@@ -255,23 +330,40 @@ async fn entries_of_before_are_sealed(world: &World) {
         ..AuditFilter::default()
     };
     assert_eq!(audit::list(database.pool(), filter, 500).await.unwrap().len(), 500);
-    for (breaking, mending) in [
+    for (breaking, mending, entry, kind) in [
         (
             "UPDATE LOG SET subject = 'pln_9' WHERE id = 500",
             "UPDATE LOG SET subject = 'pln_500' WHERE id = 500",
+            1_003,
+            BreakKind::Content,
         ),
         (
             "UPDATE LOG SET id = -id WHERE id = 2",
             "UPDATE LOG SET id = -id WHERE id = -2",
+            2,
+            BreakKind::Missing,
+        ),
+        (
+            "UPDATE LOG SET id = -id WHERE id = 1003",
+            "UPDATE LOG SET id = -id WHERE id = -1003",
+            1_003,
+            BreakKind::Missing,
         ),
         (
             "UPDATE LOG SET actor_id = 1 WHERE id = 1001",
             "UPDATE LOG SET actor_id = 2 WHERE id = 1001",
+            1_003,
+            BreakKind::Content,
+        ),
+        (
+            "UPDATE LOG SET hash = 'other' WHERE id = 7",
+            "UPDATE LOG SET hash = '' WHERE id = 7",
+            7,
+            BreakKind::Content,
         ),
     ] {
         run(database, &[breaking]).await;
-        let found = broken(database).await;
-        assert_eq!(found, Some((AuditId(1_003), BreakKind::Content)), "{breaking}");
+        assert_eq!(broken(database).await, Some((AuditId(entry), kind)), "{breaking}");
         run(database, &[mending]).await;
         assert_eq!(broken(database).await, None, "{mending}");
     }
@@ -283,52 +375,15 @@ async fn entries_of_before_are_sealed(world: &World) {
     assert_eq!(broken(database).await, None);
 }
 
+/// Of a log whose head was taken away before the upgrade that seals, too.
 #[tokio::test]
-async fn entries_of_before_are_sealed_on_sqlite() {
-    entries_of_before_are_sealed(&World::new().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_of_before_are_sealed_on_postgresql() {
-    entries_of_before_are_sealed(&World::on_postgres().await).await;
-}
-
-/// The encoding is for ever: a change of it would break every chain there is.
-#[test]
-fn the_encoding_stays() {
-    let content = Content {
-        id: 1,
-        at_ms: 2,
-        actor: "a",
-        user: Some(3),
-        ip: "192.0.2.7",
-        claims: "",
-        action: "invoice.void",
-        subject: "inv_1",
-        change: "{}",
-        personal: "",
-        risk: "normal",
-    };
-    // Computed by another program.
-    assert_eq!(
-        genesis(),
-        "0c537a6d32b8fa0ee784c5ea21036c8d96a61ecc5cadbf3fa1d67cb89eee4512"
-    );
-    assert_eq!(
-        commitment("s", "t"),
-        "e764b651a00250f6274a02b4d5a22a079bcdebb97732206caf24736c32ac5baa"
-    );
-    assert_eq!(
-        content.hash_after("p"),
-        "298509426764fd03001c97269e36ac856378d869c162f1eba76c7f5277fe86c1"
-    );
-    // What moves from one field into the next is something else.
-    let moved = Content {
-        action: "invoice.voidi",
-        subject: "nv_1",
-        ..content
-    };
-    assert_ne!(moved.hash_after("p"), content.hash_after("p"));
+async fn a_log_with_hashes_and_no_head_is_not_sealed_by_the_upgrade() {
+    let world = World::upgraded(27, async |database| {
+        log_of_before(database, 2).await;
+        run(database, &["UPDATE LOG SET hash = 'of the chain' WHERE id = 2"]).await;
+    })
+    .await;
+    assert_eq!(broken(&world.database).await, Some((AuditId(1), BreakKind::Head)));
 }
 
 fn texts() -> impl Strategy<Value = (String, String, String, Option<String>, bool)> {

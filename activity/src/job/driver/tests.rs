@@ -56,6 +56,7 @@ struct Task {
     desk: Arc<Desk>,
     /// A run takes one; `None`: it ends at once.
     gate: Option<Arc<Semaphore>>,
+    switched_off: Option<&'static str>,
 }
 
 impl Task {
@@ -69,6 +70,7 @@ impl Task {
             after: &[],
             desk: Arc::clone(desk),
             gate: None,
+            switched_off: None,
         }
     }
 }
@@ -101,6 +103,10 @@ impl Job for Task {
 
     fn failures_before_alert(&self) -> u64 {
         3
+    }
+
+    fn switched_off(&self) -> Option<&'static str> {
+        self.switched_off
     }
 
     async fn hold(&self, _now_ms: i64) -> Hold {
@@ -173,7 +179,7 @@ impl World {
 
     async fn ask(&self, name: &str) {
         let mut transaction = self.database.begin_write().await.unwrap();
-        request(&mut transaction, name).await.unwrap();
+        request(&mut transaction, name, clock::machine_now_ms()).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }
@@ -422,7 +428,9 @@ async fn a_job_runs_when_it_is_asked_for_and_not_while_it_is_on_hold() {
     desk.is_held.store(false, Ordering::SeqCst);
     wait_until("it runs", async || desk.count("work") == 3).await;
     let mut transaction = world.database.begin_write().await.unwrap();
-    let unknown = request(&mut transaction, "wrok").await.unwrap_err();
+    let unknown = request(&mut transaction, "wrok", clock::machine_now_ms())
+        .await
+        .unwrap_err();
     assert!(unknown.to_string().contains("wrok"), "{unknown}");
     drop(transaction);
     running.stop().await;
@@ -501,4 +509,106 @@ async fn a_command_runs_a_job_itself_where_nobody_else_does() {
         counts
     });
     assert_eq!(outcomes, BTreeMap::from([("failed", 1), ("succeeded", 1)]));
+}
+
+#[test]
+fn a_run_that_serves_what_was_asked_for_meanwhile_is_one_that_was_asked_for() {
+    let desk = Arc::new(Desk::default());
+    let slot = Slot::new(Arc::new(Task::new("work", &desk)), "host:/srv/data", &Clock::system());
+    let mut state = slot.state();
+    // It was due by its schedule; then the request was seen, while it was asked whether it may run.
+    state.requested = 1;
+    let run = state.begin(Cause::Schedule, 1_000, 0, CancellationToken::new());
+    assert_eq!((run.cause, state.stored.served), (Cause::Request, 1));
+    assert_eq!(state.run.as_ref().map(|run| run.cause), Some(Cause::Request));
+    state.end(Duration::from_secs(1), 1_000, 1_001, Outcome::Succeeded, String::new());
+    let run = state.begin(Cause::Schedule, 2_000, 0, CancellationToken::new());
+    assert_eq!(run.cause, Cause::Schedule);
+}
+
+#[tokio::test]
+async fn a_job_that_is_switched_off_is_listed_as_that_and_cannot_be_asked_for() {
+    let world = World::new().await;
+    let desk = Arc::new(Desk::default());
+    let of_group = |name, switched_off| Task {
+        scope: Scope::Group("books"),
+        period: Duration::from_secs(3_600),
+        switched_off,
+        ..Task::new(name, &desk)
+    };
+    let condition = async |name: &str| {
+        let listed = world.listed(name).await.unwrap();
+        listed.condition(clock::machine_now_ms())
+    };
+    let running = world.start(&desk, vec![of_group("work", None), of_group("other", None)]);
+    wait_until("both ran", async || desk.count("work") == 1 && desk.count("other") == 1).await;
+    running.stop().await;
+    assert_eq!(condition("work").await, Condition::NoProcess);
+    // Asked for, and its process ended before it saw that.
+    sqlx::query("UPDATE jobs SET requested = requested + 1 WHERE name = 'work'")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+
+    let own = Task {
+        switched_off: Some("nobody needs it"),
+        ..Task::new("own", &desk)
+    };
+    let off = of_group("work", Some("the test says so"));
+    let running = world.start(&desk, vec![off, of_group("other", None), own]);
+    wait_until("the other ran", async || desk.count("other") == 2).await;
+    assert_eq!(condition("work").await, Condition::SwitchedOff);
+    assert_eq!(condition("own").await, Condition::SwitchedOff);
+    assert!(running.board.jobs().iter().all(|job| job.name == "other"));
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let refused = request(&mut transaction, "work", clock::machine_now_ms())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "work is switched off: the test says so");
+    drop(transaction);
+    running.stop().await;
+    let off = Arc::new(of_group("work", Some("the test says so")));
+    let refused = run_here(off, world.settings(&desk, &Clock::system()))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "work is switched off: the test says so");
+
+    // Switched on again it runs by its schedule: what was asked for before is forgotten.
+    let running = world.start(&desk, vec![of_group("work", None), of_group("other", None)]);
+    wait_until("both ran again", async || {
+        desk.count("work") == 2 && desk.count("other") == 3
+    })
+    .await;
+    assert_ne!(condition("work").await, Condition::SwitchedOff);
+    running.stop().await;
+    let all = runs(world.database.pool(), RunFilter::default(), 100).await.unwrap();
+    assert!(all.iter().all(|run| run.cause == Cause::Schedule), "{all:?}");
+}
+
+#[tokio::test]
+async fn jobs_of_a_lease_that_a_command_has_taken_for_one_of_them_have_no_process() {
+    let world = World::new().await;
+    let desk = Arc::new(Desk::default());
+    let of_group = |name| Task {
+        scope: Scope::Group("books"),
+        period: Duration::from_secs(3_600),
+        ..Task::new(name, &desk)
+    };
+    let running = world.start(&desk, vec![of_group("work"), of_group("other")]);
+    wait_until("both ran", async || desk.count("work") == 1 && desk.count("other") == 1).await;
+    running.stop().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let job = Task {
+        gate: Some(Arc::clone(&gate)),
+        ..of_group("work")
+    };
+    let here = tokio::spawn(run_here(Arc::new(job), world.settings(&desk, &Clock::system())));
+    wait_until("the command runs it", async || desk.count("work") == 2).await;
+    let now_ms = clock::machine_now_ms();
+    assert!(world.listed("work").await.unwrap().has_process(now_ms));
+    let other = world.listed("other").await.unwrap();
+    assert!(other.is_leased(now_ms));
+    assert_eq!(other.condition(now_ms), Condition::NoProcess);
+    gate.add_permits(1);
+    here.await.unwrap().unwrap();
 }

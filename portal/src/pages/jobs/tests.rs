@@ -11,7 +11,10 @@ use super::*;
 use crate::auth::Role;
 use crate::testing::TestPortal;
 
-struct Nightly;
+#[derive(Default)]
+struct Nightly {
+    switched_off: Option<&'static str>,
+}
 
 #[async_trait]
 impl Job for Nightly {
@@ -27,13 +30,17 @@ impl Job for Nightly {
         Schedule::calendar("15 3 * * *", TimeZone::UTC).unwrap()
     }
 
+    fn switched_off(&self) -> Option<&'static str> {
+        self.switched_off
+    }
+
     async fn run(&self, _run: &Context) -> Result<Done, RunError> {
         Ok(Done::Did("3 things done".to_owned()))
     }
 }
 
 /// A portal beside a driver of one job.
-async fn driven(portal: &TestPortal) -> CancellationToken {
+async fn driven(portal: &TestPortal, job: Nightly) -> CancellationToken {
     let settings = Settings {
         database: portal.state.db().clone(),
         clock: Clock::system(),
@@ -41,7 +48,7 @@ async fn driven(portal: &TestPortal) -> CancellationToken {
         alerts: Arc::new(NoAlerts),
         folder: "/srv/data".to_owned(),
     };
-    let jobs: Vec<Arc<dyn Job>> = vec![Arc::new(Nightly)];
+    let jobs: Vec<Arc<dyn Job>> = vec![Arc::new(job)];
     let stop = CancellationToken::new();
     tokio::spawn(Driver::new(settings, jobs).run(stop.clone()));
     stop
@@ -56,7 +63,7 @@ async fn operations_see_what_runs_by_itself_and_run_it_now() {
     assert!(empty.body.contains("No jobs yet"), "{}", empty.body);
     assert_eq!(browser.get("/ops/jobs/nightly").await.status, 404);
 
-    let stop = driven(&portal).await;
+    let stop = driven(&portal, Nightly::default()).await;
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     let mut listed = browser.get(PATH).await;
     while !listed.body.contains("not run yet") {
@@ -99,7 +106,7 @@ async fn operations_see_what_runs_by_itself_and_run_it_now() {
 async fn a_job_without_a_process_is_not_asked_for() {
     let portal = TestPortal::new().await;
     portal.user("root", Role::Admin, None).await;
-    let job: Arc<dyn Job> = Arc::new(Nightly);
+    let job: Arc<dyn Job> = Arc::new(Nightly::default());
     let settings = Settings {
         database: portal.state.db().clone(),
         clock: Clock::system(),
@@ -116,4 +123,35 @@ async fn a_job_without_a_process_is_not_asked_for() {
         .await;
     assert_eq!(refused.status, 422, "{}", refused.body);
     assert!(refused.body.contains("No process runs this job"), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn a_job_that_is_switched_off_has_no_button_and_is_not_asked_for() {
+    let portal = TestPortal::new().await;
+    portal.user("op", Role::Ops, None).await;
+    let mut browser = portal.signed_in("op").await;
+    let off = Nightly {
+        switched_off: Some("the file says so; `ezscale nightly` does it"),
+    };
+    let stop = driven(&portal, off).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let mut listed = browser.get(PATH).await;
+    while !listed.body.contains("switched off") {
+        assert!(std::time::Instant::now() < deadline, "{}", listed.body);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        listed = browser.get(PATH).await;
+    }
+    assert!(listed.body.contains("the file says so"), "{}", listed.body);
+    assert!(!listed.body.contains("Run nightly now"), "{}", listed.body);
+    let shown = browser.get("/ops/jobs/nightly").await;
+    assert!(!shown.body.contains("/ops/jobs/nightly/run"), "{}", shown.body);
+    let token = shown.csrf_token();
+    let form = [("csrf_token", token.as_str()), ("form_token", "of no form")];
+    let refused = browser.post("/ops/jobs/nightly/run", &form).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert!(refused.body.contains("The job is switched off"), "{}", refused.body);
+    assert!(refused.body.contains("ezscale nightly"), "{}", refused.body);
+    let jobs = job::list(portal.state.db().pool()).await.unwrap();
+    assert!(jobs.iter().all(|job| !job.is_requested()), "{jobs:?}");
+    stop.cancel();
 }
