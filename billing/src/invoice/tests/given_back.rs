@@ -380,6 +380,32 @@ async fn b6_credited_usage_that_is_flagged_as_an_attack_is_not_given_back_again(
     assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
 }
 
+/// Before, `invoice check` said for ever that the next invoice adjusts what a credit note had given back.
+#[tokio::test]
+async fn a_correction_that_a_credit_note_left_nothing_of_is_adjusted() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    taken_back(&world, made.invoice.id, usd(2_250)).await.unwrap();
+    let id = flag(&world, service).await;
+    world.usage.add(service, "2026-02-20T00:00:00Z", 1_010 * GIB, 0);
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    // 0.50 by what is billed now, not 55.50 by what was billed then.
+    assert_eq!(checks[0].recomputed_amount.minor, 50);
+    assert!(checks[0].is_open(), "the next invoice adjusts it: {checks:?}");
+    assert_eq!(
+        adjustments(&world, customer, APRIL).await,
+        [-50],
+        "4.50 for less usage: 0.50 is left"
+    );
+    assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks.iter().all(|check| !check.is_open()), "{checks:?}");
+    // More than was left of it: the next invoice charges that.
+    revoke(&world, id).await;
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks[0].is_open(), "{checks:?}");
+}
+
 #[tokio::test]
 async fn b6_flags_notes_and_late_flows_in_turn_never_give_back_more_than_was_charged() {
     let (world, service, made) = used_february(1_100).await;
