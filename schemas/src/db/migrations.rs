@@ -89,6 +89,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(25, "event consumers", "025_event_consumers.sql"),
     migration!(ORIGIN, "migration origin", "026_migration_origin.sql"),
     migration!(27, "audit chain", "027_audit_chain.sql"),
+    migration!(31, "ended credit claims", "031_ended_credit_claims.sql"),
 ];
 
 #[cfg(test)]
