@@ -293,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_ledger_check_names_all_that_it_proves() {
+        let mut command = Cli::command();
+        command.build();
+        let ledger = command.find_subcommand_mut("ledger").expect("there is a ledger");
+        let list = ledger.render_help().to_string();
+        let check = ledger.find_subcommand_mut("check").expect("it is checked");
+        for help in [list, check.render_help().to_string()] {
+            for invariant in ["B1", "B2", "B6"] {
+                assert!(help.contains(invariant), "{invariant} is not in {help}");
+            }
+        }
+    }
+
+    #[test]
     fn times_are_asked_for_in_one_way() {
         let usage = ["ezscale", "usage", "--from", "2026-11-29", "--to", "2026-11-30"];
         assert!(Cli::try_parse_from(usage).is_ok());

@@ -1,5 +1,5 @@
 //! How long what customers owe has been due, by customer and currency: open invoices, and credit below zero. Sums of different
-//! currencies are never added.
+//! currencies are never added. A past day is answered by the ledger as it stood then, with claims that were settled since.
 
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money, MoneyError};
@@ -57,8 +57,13 @@ pub async fn aging(db: impl AnyExecutor<'_>, at_ms: i64) -> Result<Vec<AgedCurre
                UNION SELECT x.invoice_id FROM allocations x WHERE x.value_at_ms > $1) \
            UNION ALL SELECT q.currency, q.customer_id, q.due_at_ms, 0, coalesce(( \
              SELECT CAST(sum(p.amount_minor) AS BIGINT) FROM ledger_postings p JOIN ledger_accounts a ON a.id = p.account_id \
-             WHERE a.name = 'credit:cus_' || CAST(q.customer_id AS TEXT) || ':' || q.currency), 0) FROM credit_claims q \
-             WHERE q.since_ms <= $1) o \
+             JOIN ledger_transactions t ON t.id = p.transaction_id \
+             LEFT JOIN payments y ON y.id = t.payment_id AND t.idempotency_key = 'payment:pay_' || CAST(y.id AS TEXT) \
+             WHERE a.name = 'credit:cus_' || CAST(q.customer_id AS TEXT) || ':' || q.currency \
+               AND coalesce(y.value_at_ms, t.posted_at_ms) <= $1), 0) \
+           FROM (SELECT c.customer_id, c.currency, c.due_at_ms FROM credit_claims c WHERE c.since_ms <= $1 \
+             UNION ALL SELECT e.customer_id, e.currency, e.due_at_ms FROM ended_credit_claims e \
+               WHERE e.since_ms <= $1 AND e.until_ms > $1) q) o \
          JOIN customers c ON c.id = o.customer_id WHERE o.open > 0 GROUP BY o.currency, o.customer_id, c.name \
          ORDER BY o.currency, 10 DESC, o.customer_id",
     )

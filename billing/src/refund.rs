@@ -158,28 +158,26 @@ impl Preview {
     }
 
     /// Why the credit note is over more than leaves by it; `None` where it is not.
-    pub fn why_larger_note(&self) -> Option<&'static str> {
+    pub fn why_larger_note(&self) -> Option<String> {
         let note = self.note.as_ref()?;
         let by_note = self.amount.minor - self.from_credit.minor;
         if note.gross.minor <= by_note {
             return None;
         }
         Some(match note.split.to_credit.minor < note.gross.minor {
-            true => {
-                "The credit note is larger than the refund: it settles what is open or written off of the invoice \
-                 before \
-                 anything can leave."
-            }
+            true => "The credit note is larger than the refund: it settles what is open or written off of the invoice \
+                 before anything can leave."
+                .to_owned(),
             false if note.gross.minor - by_note == 1 => {
-                "The credit note is 0.01 larger than the refund: with tax rounded, no note has exactly its amount. \
-                 The rest stays \
-                 credit."
+                let least = Money::new(1, note.gross.currency);
+                format!(
+                    "The credit note is {least} larger than the refund: with tax rounded, no note has exactly its \
+                     amount. The rest stays credit."
+                )
             }
-            false => {
-                "The credit note is larger than the refund: a part of the invoice was paid by credit that was \
-                 granted, which \
-                 is not paid out. The rest stays credit."
-            }
+            false => "The credit note is larger than the refund: a part of the invoice was paid by credit that was \
+                 granted, which is not paid out. The rest stays credit."
+                .to_owned(),
         })
     }
 

@@ -69,8 +69,8 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Look at every transaction, invoice, payment and refund: does each agree with its postings (B1, B2)? Fails when one
-    /// does not
+    /// Look at every transaction, invoice, payment and refund: does each agree with its postings (B1, B2), and is nothing given
+    /// back twice (B6)? Fails when one thing does not hold
     Check {
         #[command(flatten)]
         data: Data,

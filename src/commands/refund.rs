@@ -118,6 +118,9 @@ fn print(preview: &Preview) {
             lines.push(("not written off", note.split.to_written_off.to_string()));
         }
         lines.push(("becomes credit", note.split.to_credit.to_string()));
+        if let Some(why) = preview.why_larger_note() {
+            lines.push(("note", why));
+        }
     }
     lines.push(("refunded by", preview.gateway.clone()));
     lines.push(("left to refund", preview.left_after.to_string()));

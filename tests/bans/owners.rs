@@ -84,7 +84,10 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("billing::reseller", &["resellers"]),
-    ("billing::settlement", &["allocations", "credit_claims"]),
+    (
+        "billing::settlement",
+        &["allocations", "credit_claims", "ended_credit_claims"],
+    ),
     (
         "billing::subscription",
         &[
@@ -186,9 +189,12 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
             "allocations",
             "credit_claims",
             "customers",
+            "ended_credit_claims",
             "invoices",
             "ledger_accounts",
             "ledger_postings",
+            "ledger_transactions",
+            "payments",
         ],
         reason: "one statement over documents, ledger and customers for each page of finance",
     },

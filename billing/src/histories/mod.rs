@@ -96,6 +96,9 @@ impl Tally {
         };
         for document in &books.documents {
             count(format!("{} {}", &document.number[..2], document.status));
+            if document.status == "void" && document.lines.iter().any(|line| line.kind == "unused") {
+                count("void with unused days".to_owned());
+            }
             for line in &document.lines {
                 count(format!("{} {:+}", line.kind, line.priced.signum()));
             }

@@ -400,6 +400,20 @@ impl Play {
                 invoice::void(connection, found.id(), how, "test", now_ms).await?;
                 self.model.void(found.at, rebill, now_ms);
             }
+            Step::VoidUnused { document, rebill } => {
+                let rows = sqlx::query(
+                    "SELECT DISTINCT i.id FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id \
+                     WHERE i.kind = 'invoice' AND i.status = 'finalised' AND l.kind = 'unused' ORDER BY i.id DESC",
+                );
+                let rows = rows.fetch_all(&mut *connection).await?;
+                let Some(choice) = document.checked_rem(rows.len()) else {
+                    return Ok(());
+                };
+                let id: i64 = rows[choice].get(0);
+                let how = if rebill { Rebill::Yes } else { Rebill::No };
+                invoice::void(connection, InvoiceId(id), how, "test", now_ms).await?;
+                self.model.void(usize::try_from(id).unwrap() - 1, rebill, now_ms);
+            }
             Step::WriteOff { document } => {
                 let Some(found) = self.pick_document(document).await.filter(|found| !found.is_note) else {
                     return Ok(());

@@ -78,6 +78,11 @@ pub(super) enum Step {
         document: usize,
         rebill: bool,
     },
+    /// An invoice that gives unused days back is void: mostly that of a change to other terms.
+    VoidUnused {
+        document: usize,
+        rebill: bool,
+    },
     WriteOff {
         document: usize,
     },
@@ -133,6 +138,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => (which(), 1i64..1500).prop_map(|(document, permille)| Step::Pay { document, permille }),
         2 => (which(), 1i64..1200).prop_map(|(document, permille)| Step::Credit { document, permille }),
         2 => (which(), any::<bool>()).prop_map(|(document, rebill)| Step::Void { document, rebill }),
+        2 => (prop_oneof![3 => Just(0usize), 1 => which()], any::<bool>())
+            .prop_map(|(document, rebill)| Step::VoidUnused { document, rebill }),
         1 => which().prop_map(|document| Step::WriteOff { document }),
         1 => (which(), 1i64..10_000).prop_map(|(customer, minor)| Step::Grant { customer, minor }),
         1 => (which(), -5_000i64..5_000).prop_map(|(customer, minor)| Step::Item { customer, minor }),

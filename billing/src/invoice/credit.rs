@@ -5,7 +5,8 @@
 //! back what was not given back yet and no more (B6), whatever gave it back ([`super::given_back`]). What is left of net and tax
 //! is what the next one can take back: when nothing of the net is left, nothing of the tax is either. A credit note settles
 //! what is open of its invoice; the rest becomes the customer's credit. An invoice of which nothing was settled or given back
-//! can be void: a credit note over the whole of it, after which its charges can be made again, if asked.
+//! can be void: a credit note over the whole of it, after which its charges can be made again, if asked. Unused days that it gave
+//! back are given back again by the next close, asked or not: they were charged, and are not had.
 
 use std::collections::BTreeMap;
 
@@ -320,7 +321,8 @@ async fn issue(
 /// Makes an invoice void by a credit note over the whole of it, whose id is returned.
 ///
 /// # Errors
-/// When something of it was settled or taken back, or its charges cannot be made again because later ones build on them.
+/// When something of it was settled or taken back, its charges cannot be made again because later ones build on them, or days
+/// that it gave back were charged anew since.
 pub async fn void(
     connection: &mut AnyConnection,
     invoice: InvoiceId,
@@ -342,6 +344,7 @@ pub async fn void(
             why: "a later document gave a part of it back: give back what is left by a credit note",
         });
     }
+    release_unused(connection, invoice).await?;
     let cause = match rebill {
         Rebill::No => Cause::Void,
         Rebill::Yes => {
@@ -540,6 +543,39 @@ fn draft(
     })
 }
 
+/// Lets the unused days that an invoice gave back be given back again: its keys of them go, and its phases are charged up to
+/// where they were before it. The next close gives back what is left of what was charged for them.
+async fn release_unused(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
+    // What ends a phase ends it for good, so that nothing of it comes later; were it otherwise, days could count twice.
+    let rows = sqlx::query(
+        "SELECT c.phase_id, max(c.end_date) AS end_date, (SELECT count(*) FROM charged l WHERE l.phase_id = c.phase_id \
+         AND l.invoice_id <> c.invoice_id AND ((l.kind = 'base' AND l.line_id > min(c.line_id) AND l.end_date > min(c.start_date)) \
+         OR (l.kind = 'unused' AND l.start_date < min(c.start_date)))) AS later \
+         FROM charged c WHERE c.invoice_id = $1 AND c.kind = 'unused' GROUP BY c.phase_id, c.invoice_id ORDER BY c.phase_id",
+    )
+    .bind(invoice.0)
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &rows {
+        if row.try_get::<i64, _>("later")? > 0 {
+            return Err(BillingError::NotCredited {
+                invoice,
+                why: "days that it gave back, or days before them, were charged or given back since: correct it by a credit note",
+            });
+        }
+        sqlx::query("UPDATE phases SET base_to = $1 WHERE id = $2")
+            .bind(row.try_get::<String, _>("end_date")?)
+            .bind(row.try_get::<i64, _>("phase_id")?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query("DELETE FROM charged WHERE invoice_id = $1 AND kind = 'unused'")
+        .bind(invoice.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Lets the charges of an invoice be made again: its keys go, and its phases are charged up to where they were before it.
 async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
     let rows = sqlx::query(
@@ -554,11 +590,6 @@ async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> 
     for row in &rows {
         let kind: String = row.try_get("kind")?;
         let refuse = |why| BillingError::NotCredited { invoice, why };
-        if kind == "unused" {
-            return Err(refuse(
-                "it gave unused days back, which cannot be done again: correct it by an item",
-            ));
-        }
         if row.try_get::<i64, _>("later")? > 0 {
             return Err(refuse("later periods were charged since: void those first"));
         }

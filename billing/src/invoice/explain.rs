@@ -33,10 +33,11 @@ pub struct LineCheck {
     pub invoiced: Measured,
     pub recomputed: Measured,
     pub invoiced_amount: Money,
+    /// Of the flows as they are now, without what is excluded now where they differ from the line.
     pub recomputed_amount: Money,
-    /// Later documents have adjusted what differs, or it comes to the same amount: nothing is left to charge or give
-    /// back for
-    /// the month by the flows as they are now. Of a void invoice nothing is.
+    /// Later documents have adjusted what differs, or it comes to the same amount, or all that it would give back was given
+    /// back by other causes (B6): nothing is left to charge or give back for the month by the flows as they are now. Of a void
+    /// invoice nothing is.
     pub is_adjusted: bool,
 }
 
@@ -89,6 +90,9 @@ pub async fn recompute<U: UsageSource>(
     let found = get(database, invoice).await?;
     let customer = found.invoice.customer;
     let mut pools = Pools::new();
+    let mut connection = database.pool().acquire().await?;
+    let exclusions = exclusion::in_force(&mut *connection).await?;
+    drop(connection);
     for line in found.lines {
         let (charge, invoiced, already_charged_minor) = match &line.evidence {
             Evidence::Usage { charge, measured, .. } => (charge, measured, 0),
@@ -106,12 +110,26 @@ pub async fn recompute<U: UsageSource>(
             .windows_from_flows(&service, line.period_start_ms, line.period_end_ms)
             .await?;
         let recomputed = measure(&windows, invoiced);
-        let due = rating::rate_usage(charge, &recomputed, line.amount.currency)?.amount;
         let already_charged = Money::new(already_charged_minor, line.amount.currency);
-        let recomputed_amount = due.checked_add(already_charged.checked_neg()?)?;
+        let amount_of = |measured: &Measured| -> Result<Money, BillingError> {
+            let due = rating::rate_usage(charge, measured, line.amount.currency)?.amount;
+            Ok(due.checked_add(already_charged.checked_neg()?)?)
+        };
+        let mut recomputed_amount = amount_of(&recomputed)?;
         let equal = recomputed == *invoiced && recomputed_amount == line.priced;
-        let is_adjusted =
-            !equal && is_adjusted(database, usage, customer, (&line, windows.as_slice()), &mut pools).await?;
+        let mut is_adjusted = false;
+        if !equal {
+            // By what is not billed now: that is what the next invoice goes by.
+            let of_service = exclusions.get(&service.id).map_or(&[][..], Vec::as_slice);
+            let time = (line.period_start_ms, line.period_end_ms);
+            let excluded = exclusion::touching(of_service, time.0, time.1);
+            recomputed_amount = amount_of(&measure(&windows, &counting(invoiced, time, &excluded)))?;
+            let known = Known {
+                windows: &windows,
+                excluded: &excluded,
+            };
+            is_adjusted = self::is_adjusted(database, usage, customer, (&line, known), &mut pools).await?;
+        }
         checks.push(LineCheck {
             is_adjusted,
             line: line.id,
@@ -179,13 +197,28 @@ pub async fn explain<U: UsageSource>(
 /// Which pools, by invoice and time, were adjusted: each is looked at once.
 type Pools = HashMap<(InvoiceId, i64, i64), bool>;
 
+/// What is known of a line's time now.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    windows: &'a [WindowUsage],
+    /// What of it is not billed.
+    excluded: &'a [(i64, i64)],
+}
+
+/// Whether nothing is left to charge or give back of a month that comes to `due` now: it was charged and adjusted so, or it
+/// comes to less, of which nothing is left because credit notes gave it back (B6).
+fn is_settled(month: &ChargedUsage, due: Money) -> bool {
+    let nothing_left = || month.charges.iter().all(|charge| charge.left_minor == 0);
+    due == month.charged_so_far || (due.minor < month.charged_so_far.minor && nothing_left())
+}
+
 /// Whether what was charged for a line's month, with its adjustments and what took those back, is what flows come to
 /// now; where it was pooled, for all who shared.
 async fn is_adjusted<U: UsageSource>(
     database: &Database,
     usage: &U,
     customer: CustomerId,
-    (line, windows): (&InvoiceLine, &[WindowUsage]),
+    (line, known): (&InvoiceLine, Known<'_>),
     pools: &mut Pools,
 ) -> Result<bool, BillingError> {
     let Some(subscription) = line.subscription else {
@@ -206,9 +239,10 @@ async fn is_adjusted<U: UsageSource>(
         .billing
         .pools_usage;
     if !pool::was_pooled(&lines, pools_now)? {
-        let measured = measure(windows, &month.last_measured);
+        let time = (month.from_ms, month.to_ms);
+        let measured = measure(known.windows, &counting(&month.last_measured, time, known.excluded));
         let due = rating::rate_usage(&month.charge, &measured, line.amount.currency)?.amount;
-        return Ok(due == month.charged_so_far);
+        return Ok(is_settled(&month, due));
     }
     let shared = Shared::load(&mut connection, lines).await?;
     drop(connection);
@@ -245,7 +279,7 @@ impl Shared {
         Ok(Shared(shared))
     }
 
-    /// Whether each of its lines has charged, with its adjustments, what the pool comes to now.
+    /// Whether of each of its lines nothing is left to charge or give back by what the pool comes to now.
     async fn is_adjusted<U: UsageSource>(&self, usage: &U) -> Result<bool, BillingError> {
         let mut measured = Vec::with_capacity(self.0.len());
         let mut shares = Vec::with_capacity(self.0.len());
@@ -257,7 +291,10 @@ impl Shared {
         } in &self.0
         {
             let windows = usage.windows_from_flows(service, line.from_ms, line.to_ms).await?;
-            let known = measure(&windows, &counting(month, excluded));
+            let known = measure(
+                &windows,
+                &counting(&month.last_measured, (month.from_ms, month.to_ms), excluded),
+            );
             shares.push(line.share(line.charge.used(&known)));
             measured.push(known);
         }
@@ -266,7 +303,7 @@ impl Shared {
             let from_pool = granted.get(&line.key).copied().unwrap_or(0);
             let charge = line.charge.clone().with_pool(from_pool);
             let due = rating::rate_usage(&charge, known, month.charged_so_far.currency)?.amount;
-            if due != month.charged_so_far {
+            if !is_settled(month, due) {
                 return Ok(false);
             }
         }
@@ -274,9 +311,8 @@ impl Shared {
     }
 }
 
-/// What a month was measured as last, with what is not billed by now: a flag that changed no amount is on no line.
-fn counting(month: &ChargedUsage, excluded: &[(i64, i64)]) -> Measured {
-    let before = &month.last_measured;
+/// What a time was measured as before, with what is not billed by now: a flag that changed no amount is on no line.
+fn counting(before: &Measured, (from_ms, to_ms): (i64, i64), excluded: &[(i64, i64)]) -> Measured {
     if before.excluded == excluded {
         return before.clone();
     }
@@ -284,7 +320,7 @@ fn counting(month: &ChargedUsage, excluded: &[(i64, i64)]) -> Measured {
         let mut excluded = excluded.iter();
         excluded.any(|(from_ms, to_ms)| (*from_ms..*to_ms).contains(&start_ms))
     };
-    let all = windows(month.from_ms, month.to_ms);
+    let all = windows(from_ms, to_ms);
     let windows_excluded = all.filter(|window| is_excluded(window.start_ms())).count() as u64;
     let known = before.windows_measured.saturating_add(before.windows_excluded);
     Measured {

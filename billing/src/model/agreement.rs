@@ -47,6 +47,7 @@ pub(super) struct Phase {
     pub(super) base_to: Option<Date>,
     pub(super) usage_to_ms: Option<i64>,
     pub(super) cycles: Vec<PaidCycle>,
+    pub(super) given_back: Vec<GivenBack>,
     pub(super) months: Vec<PaidMonth>,
 }
 
@@ -59,6 +60,14 @@ pub(super) struct PaidCycle {
     pub(super) line: usize,
     /// The line of the discount, and the first day that it did not cover.
     pub(super) discount: Option<(usize, Option<Date>)>,
+}
+
+/// Days that were charged ahead and given back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GivenBack {
+    pub(super) from: Date,
+    pub(super) to: Date,
+    pub(super) line: usize,
 }
 
 /// Usage that was charged.
@@ -402,6 +411,7 @@ impl Phase {
             base_to: None,
             usage_to_ms: None,
             cycles: Vec::new(),
+            given_back: Vec::new(),
             months: Vec::new(),
         }
     }

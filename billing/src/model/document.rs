@@ -425,8 +425,21 @@ impl Model {
         let lines = self.whole(document);
         self.issue_note(document, &lines, at_ms);
         self.documents[document].is_void = true;
+        self.give_back_again(document);
         if is_rebilled {
             self.release(document);
+        }
+    }
+
+    /// Days that a void document gave back are charged until they are given back again, whether its charges are made again or not.
+    fn give_back_again(&mut self, document: usize) {
+        let phases = self.subscriptions.iter_mut();
+        for phase in phases.flat_map(|subscription| &mut subscription.phases) {
+            for given in &phase.given_back {
+                if self.lines[given.line].document == document {
+                    phase.base_to = phase.base_to.max(Some(given.to));
+                }
+            }
         }
     }
 

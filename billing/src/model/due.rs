@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
-use super::agreement::{PaidCycle, PaidMonth, Phase, Rating};
+use super::agreement::{GivenBack, PaidCycle, PaidMonth, Phase, Rating};
 use super::calendar::{DAY_MS, anchored, day_of, days, in_months, midnight, month_of};
 use super::document::{Kind, NewLine};
 use super::fraction::Fraction;
@@ -220,7 +220,7 @@ impl Model {
 
     fn due_unused(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, What)> {
         let mut found = Vec::new();
-        let (Some(to), Some(paid_to)) = (phase.to, phase.base_to) else {
+        let Some(to) = phase.to else {
             return found;
         };
         let due_ms = midnight(to, &self.subscriptions[at].zone);
@@ -229,8 +229,14 @@ impl Model {
         }
         for (cycle, paid) in phase.cycles.iter().enumerate() {
             // Of a cycle that was charged in parts, the last part.
-            let (from, end) = (paid.from.max(to), paid.to.min(paid_to));
-            if from < end {
+            let (from, end) = (paid.from.max(to), paid.to);
+            // What a void document gave back was not given back.
+            let mut given_back = phase.given_back.iter();
+            let is_given_back = given_back.any(|given| {
+                let is_void = self.documents[self.lines[given.line].document].is_void;
+                given.from < end && from < given.to && !is_void
+            });
+            if from < end && !is_given_back {
                 found.push((due_ms, What::Unused { cycle, from, to: end }));
             }
         }
@@ -542,7 +548,8 @@ impl Model {
                     discount: discount.map(|discount| (discount, until)),
                 });
             }
-            What::Unused { from, .. } => {
+            What::Unused { from, to, .. } => {
+                phase.given_back.push(GivenBack { from, to, line });
                 if phase.base_to.is_some_and(|base_to| from < base_to) {
                     phase.base_to = Some(from);
                 }

@@ -11,6 +11,46 @@ use crate::payment::{NewPayment, Transfer, record_transfer_in};
 use crate::settlement::Dispute;
 use crate::testing::{DEAL, Deal, World, ms};
 
+/// Before, it was 0.01 of every currency.
+#[test]
+fn a_note_larger_by_one_minor_unit_says_so_in_its_currency() {
+    for (code, least) in [("EUR", "EUR 0.01"), ("JPY", "JPY 1"), ("KWD", "KWD 0.001")] {
+        let currency: Currency = code.parse().unwrap();
+        let money = |minor| Money::new(minor, currency);
+        let note = NotePreview {
+            what: Credited::Whole,
+            net: money(845),
+            tax: money(161),
+            gross: money(1006),
+            split: NoteSplit {
+                to_open: money(0),
+                to_written_off: money(0),
+                to_credit: money(1006),
+            },
+        };
+        let preview = Preview {
+            payment: PaymentId(1),
+            customer: CustomerId(1),
+            gateway: "manual".to_owned(),
+            invoice: None,
+            amount: money(1005),
+            from_credit: money(0),
+            note: Some(note),
+            left_after: money(0),
+            credit_before: money(0),
+            credit_after: money(1),
+            counted: money(1005),
+            needs_second_admin: false,
+            switches_top_up_off: false,
+        };
+        let why = preview.why_larger_note().unwrap();
+        assert!(
+            why.starts_with(&format!("The credit note is {least} larger than the refund:")),
+            "{why}"
+        );
+    }
+}
+
 /// February is over.
 const MARCH: &str = "2026-03-01T00:10:00Z";
 

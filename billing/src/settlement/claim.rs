@@ -3,6 +3,7 @@
 //! ```text
 //! balance below zero ─▶ invoices that credit paid are open again, the last first      receivable +, credit −
 //!                       what none of them takes (it had been refunded) ─▶ a claim     `credit_claims`
+//! balance not below zero any more ─▶ the claim is settled                             `ended_credit_claims`
 //! ```
 //!
 //! So what is owed is where everything else that is owed is: in the aging, in collection, on the customer's pages. The last
@@ -156,6 +157,17 @@ async fn note(
 ) -> Result<(), SettlementError> {
     let code = missing.currency.code();
     if missing.minor <= 0 {
+        // The aging of a day before finds it. What began and ended at one instant was never owed.
+        sqlx::query(
+            "INSERT INTO ended_credit_claims (customer_id, currency, since_ms, due_at_ms, until_ms) \
+             SELECT customer_id, currency, since_ms, due_at_ms, CAST($3 AS BIGINT) FROM credit_claims \
+             WHERE customer_id = $1 AND currency = $2 AND since_ms < $3 ON CONFLICT (customer_id, currency, since_ms) DO NOTHING",
+        )
+        .bind(customer.0)
+        .bind(code)
+        .bind(now_ms)
+        .execute(&mut *connection)
+        .await?;
         sqlx::query("DELETE FROM credit_claims WHERE customer_id = $1 AND currency = $2")
             .bind(customer.0)
             .bind(code)

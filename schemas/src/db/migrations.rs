@@ -94,6 +94,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(28, "approval expiry", "028_approval_expiry.sql"),
     migration!(29, "tokens and resellers", "029_tokens_and_resellers.sql"),
     migration!(30, "customer deletion", "030_customer_deletion.sql"),
+    migration!(31, "ended credit claims", "031_ended_credit_claims.sql"),
     migration!(AUDIT_SEAL, "audit seal", "032_audit_seal.sql"),
 ];
 

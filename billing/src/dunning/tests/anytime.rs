@@ -419,6 +419,35 @@ async fn what_was_refunded_and_taken_back_too_is_a_claim() {
     );
 }
 
+/// Before, it was what is owed now, and nothing once the claim was settled.
+#[tokio::test]
+async fn what_was_owed_as_credit_below_zero_on_a_past_day_is_the_same_whenever_it_is_asked() {
+    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    debt.pay(debt.invoice, Debt::day(0)).await;
+    let top_up = debt.top_up(10_000, Debt::day(1)).await;
+    debt.refund(top_up, 10_000, Debt::day(2)).await;
+    debt.charge_back(top_up, 10_000, Debt::day(5)).await;
+    for day in 5..=14 {
+        match day {
+            10 => debt.grant(6_000, "t:1", Debt::day(10)).await,
+            12 => debt.grant(4_000, "t:2", Debt::day(12)).await,
+            _ => {}
+        }
+        debt.run(Debt::day(day)).await;
+        for (past, owed) in [(4, 0), (8, 10_000), (11, 4_000), (13, 0)] {
+            if past <= day {
+                let aged = debt.aged(Debt::day(past)).await;
+                assert_eq!(
+                    aged.iter().sum::<i64>(),
+                    owed,
+                    "day {past}, asked on day {day}: {aged:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(debt.credit().await, 0);
+}
+
 #[tokio::test]
 async fn collection_on_postgresql() {
     let debt = Debt::of(World::on_postgres().await, &[Answer::Declines], Answer::Succeeds).await;

@@ -198,6 +198,49 @@ async fn b6_an_invoice_that_a_later_one_gave_a_part_of_back_is_not_void() {
     assert_books_are_right(&shop.world).await;
 }
 
+/// Before, the days of the old plan stayed charged, or the invoice could not be billed again.
+#[tokio::test]
+async fn b6_unused_days_of_a_void_invoice_are_given_back_by_the_next_close() {
+    const DAY_12: &str = "2026-01-12T00:00:00Z";
+    const DAY_21: &str = "2026-01-21T00:00:00Z";
+    for (rebill, is_cancelled, owed) in [
+        // Ten days of the plan, and eleven more.
+        (Rebill::No, false, 21_000),
+        (Rebill::No, true, 10_000),
+        // And the ten days between in the large one.
+        (Rebill::Yes, false, 41_000),
+        (Rebill::Yes, true, 30_000),
+    ] {
+        let (shop, id, _) = january().await;
+        let large = shop.price("large", 1, 62_000).await;
+        let small = shop.price("small", 1, 31_000).await;
+        shop.change(id, large.id, 1, DAY_11).await.unwrap();
+        let upgraded = invoice(&[(LineKind::Unused, -21_000), (LineKind::Base, 42_000)]);
+        assert_eq!(shop.close(DAY_11).await, std::slice::from_ref(&upgraded));
+        let all = list_of(shop.world.database.pool(), shop.customer).await.unwrap();
+        let mut transaction = shop.world.database.begin_write().await.unwrap();
+        void(&mut transaction, all[0].id, rebill, "wrong", ms(DAY_11))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        let again = match rebill {
+            Rebill::No => credit_note(&[(LineKind::Unused, -21_000)]),
+            Rebill::Yes => upgraded,
+        };
+        assert_eq!(shop.close(DAY_12).await, [again]);
+        assert_eq!(shop.close(DAY_12).await, []);
+        if is_cancelled {
+            shop.cancel(id, End::Now, DAY_21).await.unwrap();
+        } else {
+            shop.change(id, small.id, 1, DAY_21).await.unwrap();
+        }
+        shop.close(DAY_21).await;
+        let all = list_of(shop.world.database.pool(), shop.customer).await.unwrap();
+        let total: i64 = all.iter().map(|document| document.total.minor).sum();
+        assert_eq!(total, owed, "{rebill:?}, cancelled: {is_cancelled}");
+    }
+}
+
 #[tokio::test]
 async fn b6_a_discount_is_given_back_with_its_line_whatever_comes_first() {
     for (whole_first, note, unused) in [
@@ -335,6 +378,32 @@ async fn b6_credited_usage_that_is_flagged_as_an_attack_is_not_given_back_again(
     // Nor is it charged again when the flag is revoked.
     revoke(&world, id).await;
     assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
+}
+
+/// Before, `invoice check` said for ever that the next invoice adjusts what a credit note had given back.
+#[tokio::test]
+async fn a_correction_that_a_credit_note_left_nothing_of_is_adjusted() {
+    let (world, service, made) = used_february(1_100).await;
+    let customer = made.invoice.customer;
+    taken_back(&world, made.invoice.id, usd(2_250)).await.unwrap();
+    let id = flag(&world, service).await;
+    world.usage.add(service, "2026-02-20T00:00:00Z", 1_010 * GIB, 0);
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    // 0.50 by what is billed now, not 55.50 by what was billed then.
+    assert_eq!(checks[0].recomputed_amount.minor, 50);
+    assert!(checks[0].is_open(), "the next invoice adjusts it: {checks:?}");
+    assert_eq!(
+        adjustments(&world, customer, APRIL).await,
+        [-50],
+        "4.50 for less usage: 0.50 is left"
+    );
+    assert_eq!(adjustments(&world, customer, MAY).await, [0i64; 0]);
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks.iter().all(|check| !check.is_open()), "{checks:?}");
+    // More than was left of it: the next invoice charges that.
+    revoke(&world, id).await;
+    let checks = recompute(&world.database, &world.usage, made.invoice.id).await.unwrap();
+    assert!(checks[0].is_open(), "{checks:?}");
 }
 
 #[tokio::test]

@@ -94,9 +94,13 @@ fn amounts(quote: &Quote, contract: &Contract) -> Result<Amounts, Failure> {
         gives_back: today.minor < 0,
         today: Money::new(today.minor.abs(), today.currency),
         has_tax: quote.now.iter().any(|draft| draft.tax.minor != 0),
-        next: quote
-            .next_of_service
-            .map(|own| (crate::format::date(own.at_ms, zone), own.charge.total, quotes::tax_note(own.charge))),
+        next: quote.next_of_service.map(|own| {
+            (
+                crate::format::date(own.at_ms, zone),
+                own.charge.total,
+                quotes::tax_note(own.charge),
+            )
+        }),
     })
 }
 
