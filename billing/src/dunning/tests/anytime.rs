@@ -184,10 +184,7 @@ async fn what_holds_a_service_for_a_budget_stays_when_credit_pays() {
     debt.run(Debt::day(30)).await;
     assert_eq!(debt.state().await, State::Suspended);
     let mut connection = debt.world.database.pool().acquire().await.unwrap();
-    assert_eq!(
-        crate::subscription::holds(&mut connection, id).await.unwrap(),
-        [HoldCause::Budget]
-    );
+    assert_eq!(holds(&mut connection, id).await.unwrap(), [HoldCause::Budget]);
 }
 
 #[tokio::test]
