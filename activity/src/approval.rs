@@ -80,9 +80,10 @@ schemas::error_codes! {
     source []
     NotFound: NoApproval = "no_approval";
     Refused:
-        NotAdmin = "not_admin", OwnRequest = "own_request", NewAdmin = "new_admin",
+        NotAdmin = "not_admin", OwnRequest = "own_request", AboutOneself = "about_oneself",
+        NewAdmin = "new_admin",
         NoSecondAdmin = "no_second_admin", Text = "text";
-    Conflict: Decided = "decided";
+    Conflict: Decided = "decided", Waits = "waits", Expired = "expired";
     Fault: Corrupt = "corrupt";
 }
 

@@ -102,11 +102,11 @@ crate::error_codes! {
     DatabaseError: "database";
     of []
     source []
-    Refused: UnknownScheme = "unknown_scheme";
+    Refused: UnknownScheme = "unknown_scheme", Url = "url";
     Conflict: UpgradeRefused = "upgrade_refused";
     // What another program wrote and this one cannot open: as a file that cannot be read, for whoever runs it.
     Fault:
-        Open = "open", Damaged = "damaged", Migrate = "migrate", ReadSchema = "read_schema",
+        Open = "open", Refused = "refused", Silent = "silent", Damaged = "damaged", Migrate = "migrate", ReadSchema = "read_schema",
         Unreleased = "unreleased", TooNew = "too_new", MissingMigration = "missing_migration",
         OtherMigration = "other_migration";
 }

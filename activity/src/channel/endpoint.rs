@@ -64,7 +64,7 @@ schemas::error_codes! {
     source []
     NotFound: NoEndpoint = "no_endpoint";
     Refused:
-        Url = "url", Resolve = "resolve", Private = "private", NotForCustomers = "not_for_customers",
+        Url = "url", NotPublic = "not_public", NotForCustomers = "not_for_customers",
         NoSecret = "no_secret";
     Limit: TooMany = "too_many";
     Fault: Client = "client", Corrupt = "corrupt";

@@ -86,7 +86,7 @@ schemas::error_codes! {
     of [Database]
     source []
     NotFound: Unknown = "unknown";
-    Conflict: Held = "held";
+    Conflict: Held = "held", SwitchedOff = "switched_off", NoProcess = "no_process";
     Fault: Corrupt = "corrupt";
 }
 

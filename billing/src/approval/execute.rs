@@ -49,8 +49,9 @@ pub enum ExecuteError {
 
 schemas::error_codes! {
     ExecuteError: "approval_execution";
-    of [Billing, Database, Money, Refund]
+    of [Action, Billing, Database, Money, Refund, TopUp, Settlement, PasswordReset]
     source []
+    Conflict: Changed = "changed";
     Fault: Usage = "usage";
 }
 

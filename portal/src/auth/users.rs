@@ -91,14 +91,18 @@ pub enum UserError {
 
 schemas::error_codes! {
     UserError: "user";
-    of [Role, Password, Database, Clock, Audit, Event, PasswordReset]
+    of [Role, Password, Database, Clock, Audit, Event, PasswordReset, Approval, Secret]
     source []
     NotFound:
-        UnknownCustomer = "unknown_customer", Unknown = "unknown", NoUser = "no_user", NoSession = "no_session";
-    Refused: Email = "email", Name = "name", Customer = "customer", Oneself = "oneself";
+        UnknownCustomer = "unknown_customer", Unknown = "unknown", NoUser = "no_user", NoSession = "no_session",
+        NoToken = "no_token";
+    Refused: Email = "email", Name = "name", Customer = "customer", Oneself = "oneself",
+        NotProved = "not_proved", NoTokens = "no_tokens", BadToken = "bad_token", TokenName = "token_name",
+        TokenDays = "token_days";
     Conflict:
         LastAdmin = "last_admin", IsDisabled = "is_disabled", IsEnabled = "is_enabled", SameRole = "same_role",
-        NoSecondFactor = "no_second_factor", Taken = "taken";
+        NoSecondFactor = "no_second_factor", Taken = "taken",
+        DeletedCustomer = "deleted_customer";
     Limit: EnoughMailed = "enough_mailed";
 }
 

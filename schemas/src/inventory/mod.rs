@@ -131,9 +131,9 @@ crate::error_codes! {
         NoEntity = "no_entity", NoCustomer = "no_customer", NoService = "no_service", NoAssignment = "no_assignment";
     Refused:
         Text = "text", Email = "email", Country = "country", TimeZone = "time_zone", TaxRate = "tax_rate",
-        NumberPrefix = "number_prefix", EndsBeforeStart = "ends_before_start";
+        NumberPrefix = "number_prefix", WidePrefix = "wide_prefix", EndsBeforeStart = "ends_before_start";
     Conflict:
-        EmailTaken = "email_taken", NumberPrefixTaken = "number_prefix_taken", Archived = "archived",
+        EmailTaken = "email_taken", NumberPrefixTaken = "number_prefix_taken", Archived = "archived", Deleted = "deleted",
         AlreadyEnded = "already_ended", Overlap = "overlap";
     Limit: TooManyCorrections = "too_many_corrections";
     Fault: Corrupt = "corrupt";
