@@ -349,13 +349,6 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_a_sentence_and_an_id_keeps_its_letters() {
-        assert_eq!(sentence("no invoice inv_8"), "No invoice inv_8.");
-        assert_eq!(sentence("inv_8 is void"), "inv_8 is void.");
-        assert_eq!(sentence("cus_7: no VAT number"), "cus_7: no VAT number.");
-    }
-
-    #[test]
     fn amounts_are_exact_or_refused() {
         let typed = fields(&[
             ("a", " 12.30 "),

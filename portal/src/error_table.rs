@@ -172,6 +172,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_is_a_sentence_and_an_id_keeps_its_letters() {
+        assert_eq!(sentence("no invoice inv_8"), "No invoice inv_8.");
+        assert_eq!(sentence("inv_8 is void"), "inv_8 is void.");
+        assert_eq!(sentence("cus_7: no VAT number"), "cus_7: no VAT number.");
+    }
+
+    #[test]
     fn codes_are_unique_and_well_formed() {
         let codes = codes();
         assert!(codes.len() > 200, "{}", codes.len());

@@ -40,6 +40,7 @@ fn a_note_larger_by_one_minor_unit_says_so_in_its_currency() {
             credit_before: money(0),
             credit_after: money(1),
             counted: money(1005),
+            threshold: money(100_000),
             needs_second_admin: false,
             switches_top_up_off: false,
         };

@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::approval::{Action as Asked, ActionError, Done, carry_out};
+use billing::approval::{Action as Asked, Done, carry_out};
 use billing::ledger::{self, Owed};
 use billing::refund::{self, Preview, RefundRequest};
 use billing::subscription::{Contract, State as Stand, contracts_of};
@@ -213,7 +213,7 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
             Status::Approved => "ok",
             Status::Rejected | Status::Expired => "warn",
         },
-        asked_by: approval::requester(&mut state.db().pool().acquire().await?, &approval).await?,
+        asked_by: approval::requester(&mut *state.db().pool().acquire().await?, &approval).await?,
         expires: format::minute(approval.expires_at_ms, &TimeZone::UTC),
         entries: [approval.request_entry, approval.decision_entry]
             .into_iter()

@@ -2,7 +2,6 @@
 //! subscriptions, and any account, waits for a second admin.
 
 use activity::act::{By, Note};
-use activity::approval::MAX_REASON_CHARS;
 use axum::extract::State;
 use axum::response::Response;
 use billing::approval::{self, Action as Asked, Done, Gate, NewRequest};
