@@ -183,6 +183,9 @@ async fn render(
 
 async fn row(approval: Approval, decided: String, state: &AppState, user: UserId) -> Result<Row, Failure> {
     let asked = Asked::of(&approval)?;
+    let mut connection = state.db().pool().acquire().await?;
+    let requester = approval::requester(&mut connection, &approval).await?;
+    drop(connection);
     Ok(Row {
         refund: refund_now(state, approval.status, &asked).await?,
         id: approval.id,
@@ -193,7 +196,7 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
             Status::Approved => "ok",
             Status::Rejected | Status::Expired => "warn",
         },
-        asked_by: approval::requester(&mut state.db().pool().acquire().await?, &approval).await?,
+        asked_by: requester,
         expires: format::minute(approval.expires_at_ms, &TimeZone::UTC),
         entries: [approval.request_entry, approval.decision_entry]
             .into_iter()
