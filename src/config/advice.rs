@@ -180,11 +180,10 @@ fn line(setting: &str) -> String {
 }
 
 /// What a running process takes over.
-const TAKEN_OVER: [&str; 9] = [
+const TAKEN_OVER: [&str; 10] = [
     // By billing, from the file itself.
     "approvals",
     "collection",
-    "billing.correction_reach_days",
     "own_networks",
     "metering",
     "retention",
