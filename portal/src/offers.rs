@@ -242,7 +242,7 @@ mod tests {
             .iter()
             .map(|price| offer.saving(price).map(|money| money.minor))
             .collect();
-        assert_eq!(saved, [None, Some(4_50), Some(17_99), Some(53_98), Some(143_95), None]);
+        assert_eq!(saved, [None, Some(450), Some(1_799), Some(5_398), Some(14_395), None]);
         let monthly: Vec<i64> = offer
             .prices
             .iter()

@@ -126,7 +126,7 @@ pub async fn write_off(
             reason: reason.trim().to_owned(),
         },
         subject: id.to_string(),
-        summary: format!("Write off {open} of invoice {number} of {customer}. Reason: {}", reason),
+        summary: format!("Write off {open} of invoice {number} of {customer}. Reason: {reason}"),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The table of all endpoints: adding one is its row here and its handler.
 //!
-//! A row says the method and path, who may ([`Access`]), what answers, and what it costs (`.read()`, `.heavy()`; light without
+//! A row says the method and path, who may ([`Access`](super::Access)), what answers, and what it costs (`.read()`, `.heavy()`; light without
 //! either). A row of the API says besides what the OpenAPI document says of it.
 
 use super::Access::{
