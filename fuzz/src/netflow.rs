@@ -249,5 +249,8 @@ fn check_samplers(decoder: &NetflowDecoder, limits: &DecodeLimits, config: &Samp
             }
         }
     }
-    assert!(unlisted <= limits.max_samplers_unlisted, "too many announcements in all");
+    assert!(
+        unlisted <= limits.max_samplers_unlisted,
+        "too many announcements in all"
+    );
 }

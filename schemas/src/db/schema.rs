@@ -14,8 +14,9 @@ use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use super::migrations::{AUDIT_SEAL, MIGRATIONS, ORIGIN, SEARCH};
 use super::reach::reach;
 use super::{ACQUIRE_TIMEOUT, Backend, Database, DatabaseError, Migration, opening_failed, without_password};
+use crate::audit_chain;
 use crate::file_format::PROGRAM_VERSION;
-use crate::{audit_chain, search};
+use crate::search;
 
 /// Why a database must not be upgraded now; `None` where nothing speaks against it.
 pub type UpgradeHindrance<'a> = &'a (dyn Fn() -> Option<String> + Sync);
