@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::acts::account;
+use crate::support::command::Background;
 use crate::support::ezscale::{DataDir, Ezscale, Start};
 use crate::support::http::Person;
 use crate::support::wait::{wait_for, wait_until};
@@ -287,28 +288,13 @@ fn everybody_who_asks_at_once_is_answered() {
         listed(&data, "billing_clock").is_some_and(|job| job["last_outcome"] == "succeeded")
     });
     for _ in 0..3 {
-        let mut asked: Vec<_> = (0..6)
-            .map(|_| {
-                let mut run = data.command(&["job", "run", "billing_clock"]);
-                run.stdout(Stdio::null()).spawn().unwrap()
-            })
-            .collect();
-        let deadline = std::time::Instant::now() + LIMIT;
-        while let Some(mut one) = asked.pop() {
-            let ended = loop {
-                match one.try_wait().unwrap() {
-                    Some(ended) => break ended.success(),
-                    None if std::time::Instant::now() > deadline => break false,
-                    None => std::thread::sleep(Duration::from_millis(50)),
-                }
-            };
-            if !ended {
-                for left in asked.iter_mut().chain([&mut one]) {
-                    let _ = left.kill();
-                    let _ = left.wait();
-                }
-                panic!("`ezscale job run` failed, or still waits after {} s", LIMIT.as_secs());
-            }
+        let asked = |number: i32| {
+            let mut run = data.command(&["job", "run", "billing_clock"]);
+            Background::start(&format!("run-{number}"), &mut run, data.scratch())
+        };
+        let mut asked: Vec<Background> = (0..6).map(asked).collect();
+        for one in &mut asked {
+            assert!(one.wait_for_exit(LIMIT).success());
         }
     }
     server.terminate();

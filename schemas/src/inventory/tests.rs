@@ -382,7 +382,8 @@ async fn a_correction_counts_what_was_rehearsed_whoever_writes_it() {
             .await
             .unwrap();
         assert_eq!((row.files_rewritten, row.flows_changed), (15, 68));
-        assert_eq!(pending_corrections(&mut *transaction).await.unwrap(), [row.clone()]);
+        let pending = pending_corrections(&mut *transaction).await.unwrap();
+        assert_eq!(pending, std::slice::from_ref(&row));
         for now_ms in [NOW_MS + 1, NOW_MS + 2] {
             mark_correction_applied(&mut *transaction, row.id, written, now_ms)
                 .await
