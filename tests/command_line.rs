@@ -43,7 +43,10 @@ const WITHOUT_DATA: &[&str] = &[
 
 /// Every other command, with what it asks for.
 const ON_DATA: &[(&str, &str)] = &[
+    ("approval approve", "apr_1"),
     ("approval list", ""),
+    ("approval reject", "apr_1 --reason x"),
+    ("approval rules", ""),
     ("approval show", "apr_1"),
     (
         "attack flag",
@@ -76,6 +79,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("customer email", "cus_1 a@example.net"),
     ("customer list", ""),
     ("customer profile", "cus_1"),
+    ("customer reseller", "cus_1"),
     ("customer show", "cus_1"),
     ("customer vat-accept", "cus_1 --reason x"),
     ("customer vat-check", "cus_1"),
@@ -177,6 +181,9 @@ const ON_DATA: &[(&str, &str)] = &[
     ("user set-role", "a@example.net ops"),
     ("user show", "a@example.net"),
     ("user sign-ins", ""),
+    ("user token add", "a@example.net"),
+    ("user token list", "a@example.net"),
+    ("user token revoke", "tok_1"),
     ("webhook enable", "whk_1"),
     ("webhook list", ""),
     ("webhook remove", "whk_1"),
@@ -663,7 +670,8 @@ fn the_exit_code_tells_what_kind_of_thing_went_wrong() {
         (&["plan", "show", "pln_99"][..], 4),
         (&["coupon", "add", "SPRING", "--percent", "10"], 3),
         (&["plan", "list", "--nonsense"], 2),
-        (&["query", "SELECT nothing FROM nowhere"], 1),
+        (&["query", "SELECT nothing FROM nowhere"], 3),
+        (&["config", "check", "/nowhere/config.toml"], 1),
         (&["plan", "list"], 0),
     ] {
         let output = data.command(words).output().expect("it runs");

@@ -74,11 +74,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 /// Takes the terms of collection and the thresholds of risk over from the configuration: from here on every process on the
 /// database goes by them.
 pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
+    store_collection(config, database, now_ms).await?;
+    store_thresholds(config, database, now_ms).await
+}
+
+async fn store_collection(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     if let Some(note) = dunning::set_terms(act.connection(), &config.collection).await? {
         act.commit(note).await?;
         tracing::info!("the terms of collection were taken over from the configuration");
     }
+    Ok(())
+}
+
+async fn store_thresholds(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     if let Some(note) = risk::set_thresholds(act.connection(), &config.approvals).await? {
         act.commit(note).await?;
