@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use analytics::Analytics;
@@ -30,6 +30,19 @@ use crate::config::{Config, DatabaseUrl};
 use crate::database_note::{self, NOTE};
 use crate::log_limit::LogLimit;
 use crate::{private, upgrade};
+
+/// When the process began, UTC milliseconds of the machine's clock.
+static BEGUN_MS: OnceLock<i64> = OnceLock::new();
+
+/// Notes that the process begins.
+pub(crate) fn note_beginning() {
+    let _ = BEGUN_MS.set(clock::machine_now_ms());
+}
+
+/// When the process began; `None` in unit tests.
+pub(crate) fn begun_ms() -> Option<i64> {
+    BEGUN_MS.get().copied()
+}
 
 /// What a disk must have room for when a collector starts: SQLite's log and its index, a first segment.
 const PROBE_BYTES: usize = 256 << 10;

@@ -31,6 +31,7 @@ fn a_subscription_is_charged_changed_reminded_and_ended_as_the_clock_is_set() {
         .http("127.0.0.1:0")
         .arguments(&["--clock", "2024-01-31T10:00:00Z"]);
     let server = start.on(&data);
+    data.set_issuer();
     let shown = data.run(&["clock", "show"]);
     assert!(
         shown.contains("2024-01-31T10:00:00Z") && shown.contains("test"),

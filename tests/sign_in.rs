@@ -137,7 +137,7 @@ async fn go_the_whole_way(data: &DataDir, mail: &MailServer, base: String, plan:
     bob.open(&link).await;
     let button = bob.client.find(Locator::Css("form button")).await.unwrap();
     button.click().await.unwrap();
-    bob.text_with("h1", "Thank you").await;
+    bob.text_with("h1", "Your email address").await;
 
     bob.open("/account/two-factor").await;
     bob.send("/account/two-factor/begin", &[("password", PASSWORD)]).await;

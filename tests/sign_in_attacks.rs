@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test file: what is not there fails the test")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::Stdio;
@@ -473,6 +474,16 @@ async fn wait_until_clock(visitor: &mut Visitor, link: &str, expected: StatusCod
 #[test]
 fn a_planted_session_is_nobodys_and_nobody_learns_who_signs_in_here() {
     let world = World::start(&[]);
+    world.piped(&[
+        "user",
+        "add",
+        "--email",
+        "third@example.net",
+        "--name",
+        "third",
+        "--role",
+        "ops",
+    ]);
     block_on(async {
         // A session that an attacker has, and a token that is none, planted in the browser of who signs in next.
         let mut attacker = world.visitor([127, 0, 0, 9]);
@@ -500,10 +511,10 @@ fn a_planted_session_is_nobodys_and_nobody_learns_who_signs_in_here() {
         assert_eq!(bob.post("/signin", &form).await.status, StatusCode::FORBIDDEN);
 
         // One wrong password each: of somebody who is here, who is disabled, and who is not here.
-        world.data.run(&["user", "disable", "second@example.net"]);
+        world.data.run(&["user", "disable", "third@example.net"]);
         let checks = "ezscale_sign_in_password_checks_total";
         let mut bodies = Vec::new();
-        for (n, name) in ["bob", "second", "nobody"].into_iter().enumerate() {
+        for (n, name) in ["bob", "third", "nobody"].into_iter().enumerate() {
             let before = (world.metric(checks).await, world.listed(&["user", "sign-ins"]).len());
             let mut visitor = world.visitor([127, 0, 4, u8::try_from(n).unwrap() + 1]);
             let answer = visitor
@@ -634,7 +645,18 @@ fn users_are_managed_from_the_command_line_while_the_portal_runs() {
                 .refused(&["user", "set-role", second, "customer"])
                 .contains("belongs to a customer")
         );
+        // Of an admin, once another one has approved it.
         world.data.run(&["user", "set-role", second, "finance"]);
+        let token = world.data.scratch().join("root.token");
+        let mut add = world.data.command(&["user", "token", "add", root]);
+        add.stdin(Stdio::piped()).stdout(File::create(&token).unwrap());
+        let mut adding = add.spawn().unwrap();
+        writeln!(adding.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+        assert!(adding.wait().unwrap().success());
+        let token = token.display().to_string();
+        world
+            .data
+            .run(&["approval", "approve", "apr_1", "--token-file", &token]);
         for last in [&["user", "disable", root][..], &["user", "set-role", root, "ops"]] {
             assert!(world.refused(last).contains("the last admin"), "{last:?}");
         }
@@ -676,7 +698,7 @@ fn users_are_managed_from_the_command_line_while_the_portal_runs() {
             ("user.disable", "usr_1"),
             ("user.enable", "usr_1"),
             ("user.set_password", "usr_1"),
-            ("user.set_role", "usr_3"),
+            ("user.token_add", "usr_2"),
             ("user.password_reset_request", "usr_3"),
         ]
     );

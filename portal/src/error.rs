@@ -198,7 +198,7 @@ by_class! {
     activity::channel::endpoint::EndpointError: "ask for webhooks";
     activity::channel::ReplayError: "replay an event";
     activity::event::EventError: "tell of an event";
-    activity::job::JobError: "read what runs by itself";
+    activity::job::JobError: "read the jobs";
     activity::password_reset::PasswordResetError: "reset a password";
     activity::verification::VerificationError: "verify an address";
     billing::BillingError: "ask billing";

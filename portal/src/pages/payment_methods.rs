@@ -97,10 +97,10 @@ struct Paying {
 
 /// The invoice that an address or a form names, where it is the customer's (S1); none otherwise.
 async fn paying(state: &AppState, customer: &Customer, invoice: &str) -> Result<Option<Paying>, Failure> {
-    if invoice.is_empty() {
+    let Some(id): Option<InvoiceId> = filter("invoice", invoice, "an invoice such as inv_7")? else {
         return Ok(None);
-    }
-    match invoice_of(state, customer.id, invoice).await {
+    };
+    match invoice_of(state, customer.id, &id.to_string()).await {
         Ok(found) => Ok(Some(Paying {
             id: found.invoice.id.to_string(),
             number: found.invoice.number,
@@ -300,6 +300,7 @@ pub(crate) async fn came_back(
 ) -> Result<Response, PageError> {
     let name: GatewayName = filter("gateway", &back.gateway, "stripe or paypal")?.ok_or(Failure::NotFound)?;
     state.gateways().get(name)?;
+    let invoice: Option<InvoiceId> = filter("invoice", &back.invoice, "an invoice such as inv_7")?;
     page(&ReturnPage {
         shell: Shell::new(&customer.who, "Payment methods", PATH),
         gateway: name.name(),
@@ -308,7 +309,7 @@ pub(crate) async fn came_back(
             "" => back.approval_token_id,
             _ => back.reference,
         },
-        invoice: back.invoice,
+        invoice: invoice.map(|id| id.to_string()).unwrap_or_default(),
     })
 }
 
