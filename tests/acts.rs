@@ -389,9 +389,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        // Its test gateway stands beside what is booked by other ways.
+        World::on(DataDir::made())
+    }
+
+    /// Of which the test gateway stands beside what is booked in other ways.
+    pub(crate) fn with_test_books() -> World {
         let data = DataDir::new();
         data.run(&["init", "--test-books"]);
+        World::on(data)
+    }
+
+    fn on(data: DataDir) -> World {
         let config = data.path().join("ezscale.toml");
         // Nobody answers at port 9.
         let text = "[webhooks]\nallow_private = true\n[payments.test]\n[vies]\nenabled = true\n\

@@ -263,7 +263,8 @@ fn a_job_that_is_switched_off_says_so_and_cannot_be_asked_for() {
     assert!(asked.body.contains("ezscale invoice close"), "{}", asked.body);
     server.terminate();
     // Nor does a command run it by itself.
-    let said = refused(&data, &["job", "run", "close"]);
+    let config = data.scratch().join("config.toml").display().to_string();
+    let said = refused(&data, &["job", "run", "close", "--config", &config]);
     assert!(said.contains("`ezscale invoice close`"), "{said}");
 
     // Switched on again it runs by its schedule, and nothing that was refused comes after all.

@@ -66,7 +66,7 @@ fn issue(world: &World, name: &str) {
 
 /// A customer with a service and a paid-in transfer; ada and ben are admins, fay is of finance. Their tokens are in files.
 fn world() -> World {
-    let world = World::new();
+    let world = World::with_test_books();
     for words in [
         "customer add --name Acme --email a@example.net --currency EUR",
         "service add --name web1 --customer cus_1",

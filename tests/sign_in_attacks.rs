@@ -530,13 +530,13 @@ fn a_planted_session_is_nobodys_and_nobody_learns_who_signs_in_here() {
             let token = answer.csrf_token();
             bodies.push(answer.body.replace(&token, "").replace(&format!("{name}@"), ""));
             // The right one of who is disabled says no more.
-            let answer = visitor.sign_in("second@example.net", PASSWORD).await;
+            let answer = visitor.sign_in("third@example.net", PASSWORD).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
         }
         assert!(bodies.iter().all(|body| *body == bodies[0]), "the same is said");
         // Being held back, too, says nothing of whom.
         let mut held_bodies = Vec::new();
-        for (n, name) in ["second", "nobody"].into_iter().enumerate() {
+        for (n, name) in ["third", "nobody"].into_iter().enumerate() {
             let mut visitor = world.visitor([127, 0, 5, u8::try_from(n).unwrap() + 1]);
             let mut looked_at = 0;
             let held = loop {
@@ -558,7 +558,7 @@ fn a_planted_session_is_nobodys_and_nobody_learns_who_signs_in_here() {
         assert_eq!(words(&held_bodies[0]), words(&held_bodies[1]));
         // Nor does asking for a link.
         let mut answers = Vec::new();
-        for name in ["bob", "second", "nobody"] {
+        for name in ["bob", "third", "nobody"] {
             let mut visitor = world.visitor([127, 0, 6, 1]);
             let asked = visitor.ask_for_link(&format!("{name}@example.net")).await;
             let shown = visitor.get(&asked.location).await;

@@ -298,9 +298,9 @@ pub(crate) async fn came_back(
     customer: Customer,
     PageQuery(back): PageQuery<Back>,
 ) -> Result<Response, PageError> {
+    let invoice: Option<InvoiceId> = filter("invoice", &back.invoice, "an invoice such as inv_7")?;
     let name: GatewayName = filter("gateway", &back.gateway, "stripe or paypal")?.ok_or(Failure::NotFound)?;
     state.gateways().get(name)?;
-    let invoice: Option<InvoiceId> = filter("invoice", &back.invoice, "an invoice such as inv_7")?;
     page(&ReturnPage {
         shell: Shell::new(&customer.who, "Payment methods", PATH),
         gateway: name.name(),
