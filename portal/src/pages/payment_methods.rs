@@ -282,6 +282,7 @@ fn log(gateway: GatewayName, error: &GatewayError) {
 /// What a gateway adds to the address that the customer comes back to.
 #[derive(serde::Deserialize)]
 pub(crate) struct Back {
+    #[serde(default)]
     gateway: String,
     #[serde(default)]
     reference: String,
