@@ -72,8 +72,8 @@ pub(in crate::decode) enum HeaderError {
     Malformed,
 }
 
-/// What no packet has more of: reassembled ones and those that a host offloads (Big TCP) stay below.
-pub(in crate::decode) const PACKET_BYTES_MAX: u64 = 1 << 20;
+/// What no packet has more of, by far: reassembled ones and those that a host offloads (Big TCP) stay below a megabyte.
+pub(in crate::decode) const PACKET_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a sampled header. `frame_bytes` is the frame's length less what the exporter stripped; it stands in for the IP
 /// length where that is zero (segmentation offload on hosts, IPv6 jumbograms).
@@ -354,9 +354,9 @@ mod tests {
         let mut bytes = tcp_over_vlan();
         bytes[18 + 2..18 + 4].fill(0);
         let link_bytes = 18;
-        let whole = parse(PROTOCOL_ETHERNET, &bytes, link_bytes + (1 << 20)).unwrap();
-        assert_eq!(whole.bytes, 1 << 20);
-        for frame_bytes in [link_bytes + (1 << 20) + 1, u32::MAX] {
+        let whole = parse(PROTOCOL_ETHERNET, &bytes, link_bytes + (16 << 20)).unwrap();
+        assert_eq!(whole.bytes, 16 << 20);
+        for frame_bytes in [link_bytes + (16 << 20) + 1, u32::MAX] {
             let parsed = parse(PROTOCOL_ETHERNET, &bytes, frame_bytes);
             assert!(matches!(parsed, Err(HeaderError::Malformed)), "{frame_bytes}");
         }

@@ -155,7 +155,7 @@ fn cannot_be(record: &Record) -> bool {
     };
     let counted = |element: u16| u128::from(by_presence(record, &[&[element]]));
     let (bytes, packets) = (counted(BYTES[of_bytes]), counted(PACKETS[of_packets]));
-    let is_too_large = packets > 0 && bytes > packets << 20;
+    let is_too_large = packets > 0 && bytes > packets << 24;
     of_bytes == of_packets && (is_too_large || (bytes > 0 && bytes < packets * 20))
 }
 

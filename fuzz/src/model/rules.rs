@@ -21,15 +21,15 @@ pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// An IP packet has at least its header, and at most 1 MiB.
+/// An IP packet has at least its header, and at most 16 MiB.
 pub(super) fn cannot_be(flow: &Flow) -> bool {
     let is_too_small = flow.bytes > 0 && u128::from(flow.packets) * 20 > u128::from(flow.bytes);
     is_too_small || is_too_large(flow.bytes, flow.packets)
 }
 
-/// More than 1 MiB a packet, where there is one.
+/// More than 16 MiB a packet, where there is one.
 pub(super) fn is_too_large(bytes: u64, packets: u64) -> bool {
-    packets > 0 && u128::from(bytes) > u128::from(packets) << 20
+    packets > 0 && u128::from(bytes) > u128::from(packets) << 24
 }
 
 /// Whether another message of a datagram begins at `rest`: of its version, and whole.

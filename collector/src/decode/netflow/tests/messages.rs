@@ -363,8 +363,8 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         record(40, 2),
         record(39, 2),
         record(0, 5),
-        record(2 << 20, 2),
-        record((2 << 20) + 1, 2),
+        record(32 << 20, 2),
+        record((32 << 20) + 1, 2),
         record(u32::MAX, 0),
     ];
     // By column, and record by record: IE 34 makes the difference.
@@ -378,7 +378,7 @@ fn rows_that_cannot_be_are_rejected_and_counted() {
         .set(256, &one_by_one);
     for message in [by_column, with_rate] {
         let out = decode_all(&mut decoder(), &[message.build()]);
-        assert_eq!(bytes_of(&out), [1_500, 40, 0, 2 << 20, u64::from(u32::MAX)]);
+        assert_eq!(bytes_of(&out), [1_500, 40, 0, 32 << 20, u64::from(u32::MAX)]);
         assert_eq!(out.counts.total(Counter::RecordsRejectedSize), 3);
         assert_eq!(out.counts.total(Counter::FlowRecords), 5, "F2");
         assert_eq!(out.counts.total(Counter::RecordsWithoutCounters), 0);
