@@ -102,9 +102,14 @@ fn flow_of(frame: &[u8]) -> Flow {
 }
 
 #[test]
-fn a_sampled_packet_of_more_than_a_mebibyte_is_rejected() {
+fn a_sampled_packet_larger_than_any_is_rejected() {
     let sampled_ip = |bytes: u32| words(&[3, 32, bytes, 17, 0xc633_6407, 0xcb00_7109, 53, 5_353, 0, 0]);
-    for (bytes, flows, rejected) in [(1_500, 1, 0), (16 << 20, 1, 0), ((16 << 20) + 1, 0, 1), (u32::MAX, 0, 1)] {
+    for (bytes, flows, rejected) in [
+        (1_500, 1, 0),
+        (16 << 20, 1, 0),
+        ((16 << 20) + 1, 0, 1),
+        (u32::MAX, 0, 1),
+    ] {
         let out = decode(&[sample(7, 512, 7, 8, &[sampled_ip(bytes)])]);
         let counted = (out.flows.len(), out.counts.total(Counter::SamplesRejected));
         assert_eq!(counted, (flows, rejected), "{bytes}");
