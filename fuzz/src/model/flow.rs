@@ -4,7 +4,7 @@ use collector::counts::Counter;
 use collector::sampling::{Named, choose};
 use collector::times::{TimeKind, resolve};
 use schemas::address::Address;
-use tables::flow::{DIRECTION_UNKNOWN, Flow, marks};
+use tables::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, marks};
 
 use super::record::{Ranks, Values};
 use super::rules::{END_ELEMENTS, START_ELEMENTS, cannot_be, is_too_large, mark_without_route};
@@ -58,7 +58,10 @@ impl Model {
                 value @ 0..=1 if values.has(&[&[61]]) => value as u8,
                 _ => DIRECTION_UNKNOWN,
             },
-            forwarding_status: values.kept(&[&[89]], 8) as u8,
+            forwarding_status: match values.kept(&[&[89]], 8) as u8 {
+                0 if values.met_exception() => FORWARDING_DROPPED,
+                told => told,
+            },
             ..Flow::default()
         };
         if !values.has(&bytes[..5]) && of_vendor.is_none() && flow.packets.saturating_mul(14) <= flow.bytes {

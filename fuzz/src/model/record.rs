@@ -166,6 +166,18 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// A common property of Juniper says that the packet met a forwarding exception: six bits are 2, and the value after them is not 0.
+    pub(super) fn met_exception(&self) -> bool {
+        let mut properties = self
+            .all
+            .iter()
+            .filter(|value| (value.enterprise, value.element) == (2_636, 137));
+        properties.any(|property| match property.bytes {
+            [first, rest @ ..] => first >> 2 == 2 && (first & 3 != 0 || rest.iter().any(|byte| *byte != 0)),
+            [] => false,
+        })
+    }
+
     /// Octets of both directions in elements of Procera; `None` where the first is missing.
     pub(super) fn procera(&self) -> Option<u64> {
         let of = |element| {
