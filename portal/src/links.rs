@@ -15,9 +15,18 @@ pub(crate) fn sign_in(next: &str) -> String {
 
 /// As a part of a query, with its slashes.
 pub(crate) fn percent_encoded(text: &str) -> String {
+    percent_encoded_but(text, b"-_.~/")
+}
+
+/// As any part of an address (RFC 3986 §2.3).
+pub(crate) fn percent_encoded_part(text: &str) -> String {
+    percent_encoded_but(text, b"-_.~")
+}
+
+fn percent_encoded_but(text: &str, kept: &[u8]) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
             out.push(char::from(byte));
         } else {
             // Writing to a String cannot fail.

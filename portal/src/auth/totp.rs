@@ -7,6 +7,8 @@ use sha1::Sha1;
 
 use super::csrf::same;
 
+use crate::links;
+
 /// How long a code is shown.
 const STEP_MS: i64 = 30_000;
 /// Steps before and after the present one whose codes are taken too: clocks differ, and typing takes time.
@@ -114,26 +116,16 @@ impl Secret {
 
     /// What an app reads from the QR code (`otpauth` URI, as Google Authenticator defined it).
     pub(crate) fn uri(&self, issuer: &str, account: &str) -> String {
-        let (issuer, account) = (encoded(issuer), encoded(account));
+        let (issuer, account) = (
+            links::percent_encoded_part(issuer),
+            links::percent_encoded_part(account),
+        );
         format!(
             "otpauth://totp/{issuer}:{account}?secret={}&issuer={issuer}&algorithm=SHA1&digits={DIGITS}&period={}",
             self.text(),
             STEP_MS / 1000
         )
     }
-}
-
-fn encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
 }
 
 #[cfg(test)]
