@@ -139,3 +139,16 @@ fn a_crate_is_found_in_code_and_not_in_words() {
         assert_eq!(names(line, name), is_named, "{line}");
     }
 }
+
+/// Cargo forgets `strip` of a profile for a package that has a table of its own in it: what is shipped would have its symbols.
+#[test]
+fn the_release_has_no_symbols() {
+    let manifest = manifest_of(Path::new(ROOT));
+    let release = &manifest["profile"]["release"];
+    assert_eq!(release["strip"].as_str(), Some("symbols"));
+    let own = manifest["package"]["name"].as_str().expect("the root is a package");
+    assert!(
+        release["package"].get(own).is_none(),
+        "{own} has a table of its own in the release"
+    );
+}
