@@ -46,6 +46,7 @@ const FOLLOWED: [(&str, usize); 3] = [
 /// What no link leads to, and why.
 const UNLINKED: [(&str, &str); 20] = [
     ("/reset-password/{}", "a link of a mail"),
+    ("/account/tokens/{}/revoke", REDIRECT),
     ("/account/sessions/others", REDIRECT),
     ("/account/sessions/{}/end", REDIRECT),
     ("/test-gateway/setups/{}", "where a form of a payment leads"),

@@ -30,7 +30,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::MethodRouter;
 
 use crate::admission::Cost;
-use crate::auth::{Principal, Rejection, Role, refuse_foreign_origin};
+use crate::auth::{PAGES_ARE_FOR_SESSIONS, Principal, Rejection, Role, refuse_foreign_origin};
 use crate::error::{Failure, PageError};
 use crate::links;
 use crate::query::refuse_unread_query;
@@ -49,7 +49,7 @@ pub(crate) enum Access {
     Signature,
     /// A scraper that the configuration lets in, or network staff ([`crate::metrics`]).
     Metrics,
-    /// Anybody with a session.
+    /// Anybody who signed in.
     SignedIn,
     /// Customers, each their own (S1).
     Customer,
@@ -210,6 +210,9 @@ pub(crate) async fn guard(State(state): State<AppState>, request: Request, next:
         Ok(who) => who,
         Err(rejection) => return rejection.into_response(),
     };
+    if matches!(who, Principal::Token(_)) && !endpoint.is_api() {
+        return Rejection::new(&parts, Failure::Forbidden(PAGES_ARE_FOR_SESSIONS)).into_response();
+    }
     if !roles.contains(&who.user().role) {
         let why = match endpoint.access {
             Access::Customer => "This page belongs to customers; you are signed in as staff.",

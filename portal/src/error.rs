@@ -23,6 +23,9 @@ pub(crate) enum Failure {
     NotFound,
     #[error("sign in first")]
     Unauthenticated { next: String },
+    /// An API token that does not hold.
+    #[error("the token is not valid")]
+    BadToken,
     #[error("{0}")]
     Forbidden(&'static str),
     #[error("{0}")]
@@ -51,6 +54,7 @@ const fn code(class: ErrorClass, code: &'static str) -> ErrorCode {
 
 const NOT_FOUND: ErrorCode = code(ErrorClass::NotFound, "not_found");
 const SIGN_IN: ErrorCode = code(ErrorClass::Refused, "sign_in");
+const BAD_TOKEN: ErrorCode = code(ErrorClass::Refused, "bad_token");
 const FORBIDDEN: ErrorCode = code(ErrorClass::Refused, "forbidden");
 const BAD_REQUEST: ErrorCode = code(ErrorClass::Refused, "bad_request");
 const TOO_MANY_ATTEMPTS: ErrorCode = code(ErrorClass::Limit, "too_many_attempts");
@@ -61,6 +65,7 @@ impl ErrorCodes for Failure {
     const CODES: &'static [ErrorCode] = &[
         NOT_FOUND,
         SIGN_IN,
+        BAD_TOKEN,
         FORBIDDEN,
         BAD_REQUEST,
         TOO_MANY_ATTEMPTS,
@@ -74,6 +79,7 @@ impl Classified for Failure {
         match self {
             Failure::NotFound => NOT_FOUND,
             Failure::Unauthenticated { .. } => SIGN_IN,
+            Failure::BadToken => BAD_TOKEN,
             Failure::Forbidden(_) => FORBIDDEN,
             Failure::BadRequest(_) => BAD_REQUEST,
             Failure::TooManyRequests { .. } => TOO_MANY_ATTEMPTS,
@@ -110,7 +116,7 @@ impl Failure {
     /// What HTTP has a status for has that; everything else has its class's.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Failure::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Failure::Unauthenticated { .. } | Failure::BadToken => StatusCode::UNAUTHORIZED,
             Failure::Forbidden(_) => StatusCode::FORBIDDEN,
             Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
             Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -130,6 +136,12 @@ impl Failure {
                 "There is nothing at this address, or it is not yours to see.".to_owned(),
             ),
             Failure::Unauthenticated { .. } => ("Sign in", "Sign in to see this.".to_owned()),
+            Failure::BadToken => (
+                "Not a valid token",
+                "The token is unknown, has expired or was revoked, or ended with another password or role. Make another one on the \
+                 page /account/tokens."
+                    .to_owned(),
+            ),
             Failure::Forbidden(why) => ("Not allowed", (*why).to_owned()),
             Failure::BadRequest(why) => ("That did not work", why.clone()),
             Failure::TooManyRequests { retry_after_s } => (
@@ -171,6 +183,15 @@ impl Failure {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
         }
+        // RFC 6750 §3: what to show, and whether what was shown is wrong.
+        let challenge = match self {
+            Failure::Unauthenticated { .. } => "Bearer",
+            Failure::BadToken => "Bearer error=\"invalid_token\"",
+            _ => return,
+        };
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use activity::act::By;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -11,11 +12,11 @@ use sqlx::Row as _;
 use tower::ServiceExt as _;
 
 use crate::admission::Cost;
-use crate::auth::Role;
+use crate::auth::{self, Role, TokenTerms, issue_token, user_named};
 use crate::endpoints::parameters::{names_in, parameter};
 use crate::endpoints::{Access, ENDPOINTS, Endpoint, Proof, Tenants, unguarded};
 use crate::testing::world::World;
-use crate::testing::{Answer, Browser, NOW_MS};
+use crate::testing::{Answer, Browser, NOW_MS, PASSWORD};
 
 /// What a form says that did not come from our page.
 const NOT_OURS: &str = "did not come from this site";
@@ -194,6 +195,72 @@ async fn s1_every_route_is_open_to_its_roles_and_to_nobody_else() {
         }
     }
     assert!(requests > 1_400, "only {requests} requests");
+}
+
+/// A token of a user, as `Authorization` carries it.
+async fn bearer(host: &Host, role: Role) -> String {
+    let name = if role == Role::Customer { "ada" } else { role.name() };
+    let db = host.world.portal.state.db();
+    let user = user_named(db.pool(), &format!("{name}@example.net")).await.unwrap();
+    let proof = auth::Proof {
+        password: PASSWORD,
+        code: "",
+    };
+    let terms = TokenTerms {
+        name: "a program",
+        days: 1,
+    };
+    let made = issue_token(db, user, proof, terms, By::program("test"), NOW_MS).await;
+    format!("Bearer {}", made.unwrap().1)
+}
+
+#[tokio::test]
+async fn s1_a_token_opens_by_the_api_what_its_user_may_and_no_page() {
+    let host = Host::new().await;
+    let mut requests = 0;
+    for role in [Role::Customer, Role::Ops, Role::Network, Role::Finance, Role::Admin] {
+        let bearer = bearer(&host, role).await;
+        let mut session = host.browser(role).await;
+        let csrf = session.get("/account").await.csrf_token();
+        for endpoint in ENDPOINTS.iter() {
+            let Some(roles) = endpoint.access.roles() else { continue };
+            let path = address(endpoint, &host.ada);
+            let what = format!("{role} {} {path}", endpoint.method);
+            let show = [("authorization", bearer.as_str())];
+            let body = format!("csrf_token={csrf}");
+            // By itself, and beside a session that may: the token is who asks.
+            let mut program = host.world.portal.browser();
+            for browser in [&mut program, &mut session] {
+                let answer = send(browser, endpoint, &path, &show, &body).await;
+                if !endpoint.is_api() || !roles.contains(&role) {
+                    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}: {}", answer.body);
+                } else {
+                    let as_session = send(browser, endpoint, &path, &[], "").await;
+                    assert!(
+                        answer.status.is_success() || answer.status == as_session.status,
+                        "{what}: {}",
+                        answer.body
+                    );
+                }
+                requests += 1;
+            }
+            if endpoint.is_api()
+                && names_a_tenants(endpoint)
+                && endpoint.access.tenants() == Tenants::Own
+                && roles.contains(&role)
+            {
+                let others = address(endpoint, &host.bob);
+                let answer = send(&mut program, endpoint, &others, &show, "").await;
+                assert_eq!(
+                    answer.status,
+                    StatusCode::NOT_FOUND,
+                    "{what} of another: {}",
+                    answer.body
+                );
+            }
+        }
+    }
+    assert!(requests > 500, "only {requests} requests");
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ event_types! {
     PasswordResetRequested "user.password_reset_requested" User,
     PasswordChanged "user.password_changed" User,
     SecondFactorChanged "user.second_factor_changed" User,
+    TokenAdded "user.token_added" User,
     VatNumberInvalid "vat_number.invalid" Admins,
     WebhookDisabled "webhook.disabled" Customer,
     ApprovalRequested "approval.requested" Admins,
@@ -282,6 +283,7 @@ mod tests {
             EventType::PasswordResetRequested,
             EventType::PasswordChanged,
             EventType::SecondFactorChanged,
+            EventType::TokenAdded,
         ] {
             assert!(!kind.is_for_customers(), "{kind}");
         }

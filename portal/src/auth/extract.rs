@@ -12,7 +12,7 @@ use axum_extra::extract::CookieJar;
 use schemas::identity::{Role, User};
 use schemas::ids::CustomerId;
 
-use super::{session, token_of};
+use super::{session, token, token_of};
 use crate::client::Client;
 use crate::error::{ApiError, Failure, PageError};
 use crate::links;
@@ -57,6 +57,8 @@ impl SignedIn {
 pub(crate) enum Principal {
     /// The cookie of a session.
     Session(SignedIn),
+    /// An API token, of this user.
+    Token(User),
 }
 
 /// Whose things somebody may name.
@@ -69,8 +71,13 @@ pub(crate) enum Scope {
 }
 
 impl Principal {
-    /// Asks what the request shows. One that shows nothing that holds has no principal.
+    /// Asks what the request shows. One that shows nothing that holds has no principal; a token that does not hold is refused, whatever
+    /// the request shows beside it.
     async fn find(parts: &Parts, state: &AppState) -> Result<Option<Principal>, Failure> {
+        if let Some(token) = token::bearer(&parts.headers) {
+            let holder = token::holder(state, token).await?.ok_or(Failure::BadToken)?;
+            return Ok(Some(Principal::Token(holder.user)));
+        }
         let jar = CookieJar::from_headers(&parts.headers);
         let Some(token) = token_of(state, &jar) else {
             return Ok(None);
@@ -84,6 +91,7 @@ impl Principal {
     pub(crate) fn user(&self) -> &User {
         match self {
             Principal::Session(who) => &who.user,
+            Principal::Token(user) => user,
         }
     }
 
@@ -97,6 +105,9 @@ impl Principal {
         }
     }
 }
+
+/// What a program is told that asks for a page.
+pub(crate) const PAGES_ARE_FOR_SESSIONS: &str = "A token opens the API, under /api/v1, and no page: sign in for those.";
 
 /// Who an extractor below lets in: pages are for sessions alone ([`SignedIn`], whose forms repeat its token), the API is for any
 /// [`Principal`].
@@ -185,6 +196,7 @@ impl FromRequestParts<AppState> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<SignedIn, Rejection> {
         match Principal::from_request_parts(parts, state).await? {
             Principal::Session(who) => Ok(who),
+            Principal::Token(_) => Err(Rejection::new(parts, Failure::Forbidden(PAGES_ARE_FOR_SESSIONS))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! When sessions were last used: noted in memory by the request, written to the database behind its back.
+//! When sessions and tokens were last used: noted in memory by the request, written to the database behind its back.
 //!
 //! A page must not wait for the database's write lock to be shown, so the note is best effort: what a crash loses makes a
 //! session end a little earlier. Until it is written the note counts ([`LastSeen::noted`]), however long somebody else
@@ -9,18 +9,27 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use schemas::identity;
+use schemas::ids::TokenId;
 
 use crate::state::AppState;
 
-/// Sessions that wait to be written at most; further notes are dropped, and made again by the next request.
+/// Uses that wait to be written at most; further notes are dropped, and made again by the next request.
 const MAX_NOTES: usize = 10_000;
 /// Before a note that could not be written is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// What was used.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Used {
+    /// A session, by the hash of its token.
+    Session(String),
+    Token(TokenId),
+}
+
 #[derive(Debug, Default)]
 struct Notes {
-    /// Hash of the session's token, and when it was used.
-    waiting: HashMap<String, i64>,
+    /// When each was used.
+    waiting: HashMap<Used, i64>,
     is_writing: bool,
 }
 
@@ -35,18 +44,18 @@ impl LastSeen {
         self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// When the session of this hash was last used, if that is not written yet.
-    pub(super) fn noted(&self, token_hash: &str) -> Option<i64> {
-        self.notes().waiting.get(token_hash).copied()
+    /// When it was last used, if that is not written yet.
+    pub(super) fn noted(&self, used: &Used) -> Option<i64> {
+        self.notes().waiting.get(used).copied()
     }
 
-    /// Notes that a session was used, and has it written.
-    pub(super) fn note(state: &AppState, token_hash: &str, now_ms: i64) {
+    /// Notes that it was used, and has that written.
+    pub(super) fn note(state: &AppState, used: Used, now_ms: i64) {
         let mut notes = state.last_seen().notes();
-        if notes.waiting.len() >= MAX_NOTES && !notes.waiting.contains_key(token_hash) {
+        if notes.waiting.len() >= MAX_NOTES && !notes.waiting.contains_key(&used) {
             return;
         }
-        notes.waiting.insert(token_hash.to_owned(), now_ms);
+        notes.waiting.insert(used, now_ms);
         if !notes.is_writing {
             notes.is_writing = true;
             tokio::spawn(write(state.clone()));
@@ -69,13 +78,13 @@ async fn write(state: AppState) {
             Ok(()) => {
                 let mut notes = state.last_seen().notes();
                 // One that was noted again meanwhile is written again.
-                notes.waiting.retain(|hash, seen_ms| waiting.get(hash) != Some(seen_ms));
+                notes.waiting.retain(|used, seen_ms| waiting.get(used) != Some(seen_ms));
             }
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    sessions = waiting.len(),
-                    "last use of sessions not written yet"
+                    uses = waiting.len(),
+                    "last use of sessions and tokens not written yet"
                 );
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -83,10 +92,13 @@ async fn write(state: AppState) {
     }
 }
 
-async fn write_all(state: &AppState, waiting: &HashMap<String, i64>) -> Result<(), sqlx::Error> {
+async fn write_all(state: &AppState, waiting: &HashMap<Used, i64>) -> Result<(), sqlx::Error> {
     let mut transaction = state.db().begin_write().await?;
-    for (token_hash, seen_ms) in waiting {
-        identity::note_session_used(&mut transaction, token_hash, *seen_ms).await?;
+    for (used, seen_ms) in waiting {
+        match used {
+            Used::Session(hash) => identity::note_session_used(&mut transaction, hash, *seen_ms).await?,
+            Used::Token(token) => identity::note_token_used(&mut transaction, *token, *seen_ms).await?,
+        }
     }
     transaction.commit().await
 }

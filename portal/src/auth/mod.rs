@@ -9,6 +9,8 @@
 //! Who guesses waits longer each time and locks out nobody ([`Throttle`], [`device`]); who signed in, and who tried, is kept for
 //! the user to see ([`attempts`]). Users are managed in one place, from the portal and the command line ([`manage`]).
 //!
+//! Programs show an API token instead of a session ([`token`]); they are let into the API, and into no page.
+//!
 //! A handler states who may call it by the extractor it takes: [`SignedIn`], [`Customer`], or one of the staff roles.
 //! [`Customer`] carries the customer id of the session; no customer id is ever read from a request.
 
@@ -39,7 +41,9 @@ pub(crate) use agent::Agent;
 pub use agent::device_name;
 pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
-pub(crate) use extract::{Admin, Asker, ClientIp, Customer, Finance, Network, Operations, Ops, Principal, Staff};
+pub(crate) use extract::{
+    Admin, Asker, ClientIp, Customer, Finance, Network, Operations, Ops, PAGES_ARE_FOR_SESSIONS, Principal, Staff,
+};
 pub use extract::{Rejection, SignedIn};
 pub(crate) use lanes::PasswordLanes;
 pub(crate) use last_seen::LastSeen;
@@ -58,7 +62,8 @@ pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
 pub(crate) use throttle::{Guesser, Throttle};
-pub use token::{Proof, issue_token, revoke_token, token_user, tokens_of};
+pub(crate) use token::make_token;
+pub use token::{Proof, TokenTerms, issue_token, revoke_token, token_user, tokens_of};
 pub use users::{CheckedUser, NewUser, UserError, add_user, check_user, create_user};
 
 /// Bytes as lower-case hex.

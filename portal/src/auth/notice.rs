@@ -61,6 +61,18 @@ pub(crate) async fn second_factor_changed(
     publish(connection, EventType::SecondFactorChanged, user, facts, now_ms).await
 }
 
+/// There is a token more, which can do by the API what its user can.
+pub(super) async fn token_added(
+    connection: &mut AnyConnection,
+    user: UserId,
+    name: &str,
+    ip: &str,
+    now_ms: i64,
+) -> Result<(), EventError> {
+    let facts = json!({ "name": name, "ip": ip });
+    publish(connection, EventType::TokenAdded, user, facts, now_ms).await
+}
+
 async fn publish(
     connection: &mut AnyConnection,
     event_type: EventType,

@@ -15,7 +15,7 @@ use sqlx::{AnyConnection, AnyExecutor};
 
 use super::agent::Agent;
 use super::extract::SignedIn;
-use super::last_seen::LastSeen;
+use super::last_seen::{LastSeen, Used};
 use crate::state::AppState;
 
 const MINUTE_MS: i64 = 60_000;
@@ -254,7 +254,8 @@ pub(super) async fn find(state: &AppState, token: &str, is_background: bool) -> 
     let now_ms = state.now_ms();
     let hash = token_hash(token);
     // Before the row: a note that is written meanwhile is forgotten, and is in the row then.
-    let noted_ms = state.last_seen().noted(&hash).unwrap_or(0);
+    let used = Used::Session(hash.clone());
+    let noted_ms = state.last_seen().noted(&used).unwrap_or(0);
     let Some(found) = identity::session_user(state.db().pool(), &hash, now_ms).await? else {
         return Ok(None);
     };
@@ -266,7 +267,7 @@ pub(super) async fn find(state: &AppState, token: &str, is_background: bool) -> 
         return Ok(None);
     }
     if !is_background && now_ms - times.last_seen_at_ms >= TOUCH_INTERVAL_MS {
-        LastSeen::note(state, &hash, now_ms);
+        LastSeen::note(state, used, now_ms);
     }
     Ok(Some(SignedIn {
         user: found.user,

@@ -1,25 +1,31 @@
-//! Tokens by which staff prove on the command line who they are, such as to decide on an approval. Whoever has the machine can run
-//! any command; a token is had by who knows the password, and the second factor where one is on.
+//! API tokens: by them a program, or a person on the command line, proves who they are. A request of the API carries one as
+//! `Authorization: Bearer ezs_…`; on the command line it shows who decides on an approval. It can do what its user can, by the API
+//! alone: pages are for sessions.
 //!
-//! A token is shown once, when it is made; its SHA-256 is stored. It ends with whatever ends sessions: another password or role,
-//! being disabled.
+//! A token is had by who knows the password, and the second factor where one is on. It is shown once, when it is made; its SHA-256
+//! is stored. It ends with whatever ends sessions: another password or role, being disabled.
 
 use activity::act::{Act, By, Note};
+use axum::http::{HeaderMap, header};
 use schemas::db::Database;
-use schemas::identity::{self, NewToken, Role, StoredToken, TOKEN_DAYS_MAX, User};
+use schemas::identity::{self, NewToken, StoredToken, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, TokenHolder, User};
 use schemas::ids::{TokenId, UserId};
 use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor};
 
+use super::last_seen::{LastSeen, Used};
 use super::session::token_hash;
 use super::users::UserError;
-use super::{Guesser, PasswordLanes, second_factor, verify_password};
+use super::{Guesser, PasswordLanes, notice, second_factor, verify_password};
+use crate::state::AppState;
 
 /// What a token begins with, so that one that was left somewhere is found.
 const PREFIX: &str = "ezs_";
 /// Characters of a token's name at most.
 const MAX_NAME_CHARS: usize = 100;
+/// The last use of a token is noted at most so often.
+const TOUCH_INTERVAL_MS: i64 = 60_000;
 
 /// By what a user proves who they are.
 #[derive(Clone, Copy)]
@@ -35,31 +41,84 @@ impl std::fmt::Debug for Proof<'_> {
     }
 }
 
-/// Makes a token, and returns it: it is nowhere else. `name` says what it is for.
+/// What a token is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenTerms<'a> {
+    /// What it is for.
+    pub name: &'a str,
+    /// How long it is valid.
+    pub days: i64,
+}
+
+impl TokenTerms<'_> {
+    fn check(&self) -> Result<(), UserError> {
+        let name = self.name.trim();
+        if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+            return Err(UserError::TokenName);
+        }
+        if !(1..=TOKEN_DAYS_MAX).contains(&self.days) {
+            return Err(UserError::TokenDays(self.days));
+        }
+        Ok(())
+    }
+}
+
+/// A token that was made. It is nowhere else.
+pub(crate) struct MadeToken {
+    pub(crate) id: TokenId,
+    pub(crate) token: String,
+    /// What its entry says.
+    pub(crate) note: Note,
+}
+
+/// Makes a token for a user who proved who they are, and mails them that there is one. `ip`: from where, empty on the command
+/// line.
 ///
 /// # Errors
-/// When password or code are not right, the user is disabled or a customer's, or the name or the days are out of range.
+/// When the name or the days are out of range, or the user has as many as one may have.
+pub(crate) async fn make_token(
+    connection: &mut AnyConnection,
+    user: &User,
+    terms: TokenTerms<'_>,
+    ip: &str,
+    now_ms: i64,
+) -> Result<MadeToken, UserError> {
+    terms.check()?;
+    let TokenTerms { name, days } = terms;
+    let name = name.trim();
+    let token = format!("{PREFIX}{}", super::random_token());
+    let new = NewToken {
+        user: user.id,
+        name,
+        token_hash: &token_hash(&token),
+        expires_at_ms: now_ms + days * DAY_MS,
+    };
+    let id = identity::add_token(&mut *connection, new, now_ms).await?;
+    let id = id.ok_or(UserError::TooManyTokens)?;
+    notice::token_added(connection, user.id, name, ip, now_ms).await?;
+    let note = Note::new("user.token_add", user.id)
+        .change(json!({"after": {"token": id, "days": days}}))
+        .personal(json!({"email": user.email, "name": name}));
+    Ok(MadeToken { id, token, note })
+}
+
+/// Makes a token on the command line, and returns it: it is nowhere else.
+///
+/// # Errors
+/// When password or code are not right, the user is disabled, the name or the days are out of range, or the user has as many as one
+/// may have.
 pub async fn issue_token(
     db: &Database,
     user: UserId,
     proof: Proof<'_>,
-    (name, days): (&str, i64),
+    terms: TokenTerms<'_>,
     by: By,
     now_ms: i64,
 ) -> Result<(TokenId, String), UserError> {
-    let name = name.trim();
-    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-        return Err(UserError::TokenName);
-    }
-    if !(1..=TOKEN_DAYS_MAX).contains(&days) {
-        return Err(UserError::TokenDays(days));
-    }
+    terms.check()?;
     let found = identity::user(db.pool(), user).await?.ok_or(UserError::NoUser(user))?;
     if found.disabled_at_ms.is_some() {
         return Err(UserError::IsDisabled(found.email));
-    }
-    if found.role == Role::Customer {
-        return Err(UserError::NoTokens(found.email));
     }
     // Before the transaction: it takes a while.
     let stored = identity::password_hash(db.pool(), user).await?;
@@ -72,30 +131,16 @@ pub async fn issue_token(
     if !is_right || !identity::hold_by_password(act.connection(), user, &hash).await? {
         return Err(UserError::NotProved(found.email));
     }
-    if identity::second_factor(act.connection(), user)
-        .await?
-        .since_ms
-        .is_some()
-    {
+    let factor = identity::second_factor(act.connection(), user).await?;
+    if factor.since_ms.is_some() {
         let accepted = second_factor::accept(act.connection(), db.vault(), user, proof.code, now_ms).await?;
         if accepted.is_none() {
             return Err(UserError::NotProved(found.email));
         }
     }
-    let token = format!("{PREFIX}{}", super::random_token());
-    let new = NewToken {
-        user,
-        name,
-        token_hash: &token_hash(&token),
-        expires_at_ms: now_ms + days * DAY_MS,
-    };
-    let id = identity::add_token(act.connection(), new, now_ms).await?;
-    let change = json!({"after": {"token": id, "days": days}});
-    let note = Note::new("user.token_add", user)
-        .change(change)
-        .personal(json!({"email": found.email, "name": name}));
-    act.commit(note).await?;
-    Ok((id, token))
+    let made = make_token(act.connection(), &found, terms, "", now_ms).await?;
+    act.commit(made.note).await?;
+    Ok((made.id, made.token))
 }
 
 /// Whose token this is, and notes that it was used.
@@ -103,10 +148,31 @@ pub async fn issue_token(
 /// # Errors
 /// [`UserError::BadToken`] when it is none, is over or was revoked, or its user is disabled.
 pub async fn token_user(connection: &mut AnyConnection, token: &str, now_ms: i64) -> Result<User, UserError> {
-    let found = identity::token_user(&mut *connection, &token_hash(token.trim()), now_ms).await?;
-    let (id, user) = found.ok_or(UserError::BadToken)?;
-    identity::note_token_used(connection, id, now_ms).await?;
-    Ok(user)
+    let found = identity::token_holder(&mut *connection, &token_hash(token.trim()), now_ms).await?;
+    let holder = found.ok_or(UserError::BadToken)?;
+    identity::note_token_used(connection, holder.token, now_ms).await?;
+    Ok(holder.user)
+}
+
+/// The token that a request carries (RFC 6750 §2.1). Credentials of another scheme are for whatever stands before the portal.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Whose token a request carries; that it was used is noted behind its back.
+pub(super) async fn holder(state: &AppState, token: &str) -> Result<Option<TokenHolder>, sqlx::Error> {
+    let now_ms = state.now_ms();
+    let mut connection = state.db().pool().acquire().await?;
+    let found = identity::token_holder(&mut connection, &token_hash(token), now_ms).await?;
+    let Some(holder) = found else { return Ok(None) };
+    let used = Used::Token(holder.token);
+    let last_ms = state.last_seen().noted(&used).max(holder.last_used_at_ms).unwrap_or(0);
+    if now_ms - last_ms >= TOUCH_INTERVAL_MS {
+        LastSeen::note(state, used, now_ms);
+    }
+    Ok(Some(holder))
 }
 
 /// The tokens of a user, oldest first.
@@ -117,13 +183,19 @@ pub async fn tokens_of(db: impl AnyExecutor<'_>, user: UserId) -> Result<Vec<Sto
     Ok(identity::tokens_of(db, user).await?)
 }
 
-/// Revokes a token; what its entry says.
+/// Revokes a token, of `owner` alone where one is named; what its entry says. What is refused must not be committed.
 ///
 /// # Errors
-/// [`UserError::NoToken`] when there is none of this id.
-pub async fn revoke_token(connection: &mut AnyConnection, token: TokenId) -> Result<Note, UserError> {
+/// [`UserError::NoToken`] when there is none of this id, or it is another user's.
+pub async fn revoke_token(
+    connection: &mut AnyConnection,
+    token: TokenId,
+    owner: Option<UserId>,
+) -> Result<Note, UserError> {
     let removed = identity::remove_token(connection, token).await?;
-    let (user, name) = removed.ok_or(UserError::NoToken(token))?;
+    let (user, name) = removed
+        .filter(|(user, _)| owner.is_none_or(|owner| owner == *user))
+        .ok_or(UserError::NoToken(token))?;
     let change = json!({"before": {"token": token}});
     Ok(Note::new("user.token_revoke", user)
         .change(change)
@@ -132,6 +204,8 @@ pub async fn revoke_token(connection: &mut AnyConnection, token: TokenId) -> Res
 
 #[cfg(test)]
 mod tests {
+    use schemas::identity::Role;
+
     use super::*;
     use crate::auth::{NewUser, create_user, set_password};
     use crate::testing::{PASSWORD, TestPortal};
@@ -157,7 +231,7 @@ mod tests {
                 db,
                 ada,
                 proof(password),
-                (name, days),
+                TokenTerms { name, days },
                 By::operator("ada", None),
                 now_ms,
             )
@@ -184,7 +258,7 @@ mod tests {
         assert!(text.iter().all(|hash| !token.contains(hash)));
         let over = token_user(&mut connection, &token, now_ms + 90 * DAY_MS).await;
         assert!(matches!(over, Err(UserError::BadToken)), "{over:?}");
-        let _ = revoke_token(&mut connection, other).await.unwrap();
+        let _ = revoke_token(&mut connection, other, None).await.unwrap();
         for bad in [revoked.as_str(), "", "ezs_0"] {
             let refused = token_user(&mut connection, bad, now_ms).await;
             assert!(matches!(refused, Err(UserError::BadToken)), "{bad}: {refused:?}");

@@ -59,8 +59,8 @@ pub enum UserError {
     Taken(String),
     #[error("the password or the code of {0} is not right")]
     NotProved(String),
-    #[error("{0} is a customer's user: tokens are for staff")]
-    NoTokens(String),
+    #[error("a user has {TOKENS_PER_USER_MAX} tokens at most: revoke one that is not used any more")]
+    TooManyTokens,
     #[error(
         "the token is not valid: it is over, was revoked, or ended with another password or role; make another one with `ezscale user token add`"
     )]
@@ -97,13 +97,13 @@ schemas::error_codes! {
         UnknownCustomer = "unknown_customer", Unknown = "unknown", NoUser = "no_user", NoSession = "no_session",
         NoToken = "no_token";
     Refused: Email = "email", Name = "name", Customer = "customer", Oneself = "oneself",
-        NotProved = "not_proved", NoTokens = "no_tokens", BadToken = "bad_token", TokenName = "token_name",
+        NotProved = "not_proved", BadToken = "bad_token", TokenName = "token_name",
         TokenDays = "token_days";
     Conflict:
         LastAdmin = "last_admin", IsDisabled = "is_disabled", IsEnabled = "is_enabled", SameRole = "same_role",
         NoSecondFactor = "no_second_factor", Taken = "taken",
         DeletedCustomer = "deleted_customer";
-    Limit: EnoughMailed = "enough_mailed";
+    Limit: EnoughMailed = "enough_mailed", TooManyTokens = "too_many_tokens";
 }
 
 impl From<UserError> for Failure {

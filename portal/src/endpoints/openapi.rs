@@ -10,7 +10,9 @@ use utoipa::openapi::path::{
 };
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{Components, ComponentsBuilder, Schema};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
 
@@ -23,6 +25,8 @@ use crate::error::{Failure, Problem};
 
 /// The scheme of a session's cookie.
 const SESSION: &str = "session";
+/// The scheme of API tokens.
+const TOKEN: &str = "token";
 const JSON: &str = "application/json";
 const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -31,6 +35,8 @@ const ABOUT: &str = "What the portal shows, for programs.\n\n\
     end in `_ms`.\n\
     * Errors are `application/problem+json` (RFC 9457). Programs compare `code`, which never changes; what a code means is in \
     the table on the page `/api`. A fault on our side has a `fault` id, under which it was logged.\n\
+    * Send an API token as `Authorization: Bearer ezs_…`. It is made on the page `/account/tokens`, can do what its user can, and \
+    ends with it.\n\
     * A parameter that an address does not know, or that cannot be read, is refused and never ignored.\n\
     * Fields and codes may be added; none is taken away or changes its meaning within a version.";
 
@@ -96,9 +102,17 @@ fn components(schemas: BTreeMap<String, RefOr<Schema>>) -> Components {
         "__Host-ezscale_session",
         "The cookie of who signed in; ezscale_session where the portal is not reached by HTTPS.",
     );
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("ezs_…")
+        .description(Some(
+            "An API token, from the page /account/tokens or `ezscale user token add`. It can do what its user can.",
+        ))
+        .build();
     ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .security_scheme(SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(cookie)))
+        .security_scheme(TOKEN, SecurityScheme::Http(token))
         .build()
 }
 
@@ -154,7 +168,9 @@ fn path_item(endpoint: &Endpoint, operation: &Operation) -> PathItem {
         described = described.response(status.to_string(), refused(&codes));
     }
     if endpoint.access.roles().is_some() {
-        described = described.security(SecurityRequirement::new(SESSION, [""; 0]));
+        described = described
+            .security(SecurityRequirement::new(TOKEN, [""; 0]))
+            .security(SecurityRequirement::new(SESSION, [""; 0]));
     } else {
         described = described.security(SecurityRequirement::default());
     }
@@ -201,6 +217,7 @@ pub(super) fn refusals(endpoint: &Endpoint) -> BTreeMap<u16, Vec<&'static str>> 
     ];
     if let Some(roles) = endpoint.access.roles() {
         refusals.push(Failure::Unauthenticated { next: String::new() });
+        refusals.push(Failure::BadToken);
         if roles.len() < Role::ALL.len() {
             refusals.push(Failure::Forbidden(""));
         }

@@ -2,7 +2,7 @@
 
 use schemas::ids::{
     ApprovalId, ChangeId, CouponId, CustomerId, EndpointId, EntityId, InvoiceId, InvoiceLineId, PaymentId,
-    PaymentMethodId, PlanId, ServiceId, SubscriptionId, TaxRateId, TransferId, UserId,
+    PaymentMethodId, PlanId, ServiceId, SubscriptionId, TaxRateId, TokenId, TransferId, UserId,
 };
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
@@ -79,6 +79,7 @@ pub(crate) const PATH_PARAMETERS: &[PathParameter] = &[
     text("charge", "A charge at the test gateway"),
     text("session", "A session of the user who asks"),
     text("token", "The token of a link that was mailed"),
+    of::<TokenId>("api_token", "An API token of the user who asks"),
     // Of no customer, or for staff.
     of::<CustomerId>("customer", "A customer"),
     of::<PlanId>("plan", "A plan of the catalog"),

@@ -6,6 +6,9 @@ pub(crate) mod sessions;
 mod sessions_tests;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tokens;
+#[cfg(test)]
+mod tokens_tests;
 pub(crate) mod two_factor;
 #[cfg(test)]
 pub(crate) mod two_factor_tests;
@@ -42,6 +45,11 @@ pub(crate) async fn to_account() -> Redirect {
 /// The same for forms of the sessions' page.
 pub(crate) async fn to_sessions() -> Redirect {
     Redirect::to(sessions::PATH)
+}
+
+/// The same for forms of the tokens' page.
+pub(crate) async fn to_tokens() -> Redirect {
+    Redirect::to(tokens::PATH)
 }
 
 /// The same for forms of the second factor's page.

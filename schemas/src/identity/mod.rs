@@ -34,7 +34,8 @@ pub use session::{
 };
 pub use sign_in::{PendingSignIn, close_sign_in, hold_sign_in, open_sign_in, pending_sign_in, take_code_attempt};
 pub use token::{
-    NewToken, StoredToken, TOKEN_DAYS_MAX, add_token, end_tokens, note_token_used, remove_token, token_user, tokens_of,
+    NewToken, StoredToken, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, TokenHolder, add_token, end_tokens, note_token_used,
+    remove_token, token_holder, tokens_of,
 };
 pub use user::{
     Candidate, NewUserRow, User, add_user, customer_exists, customer_is_active, disable_admin, disable_users_of,

@@ -10,6 +10,8 @@ use crate::ids::{TokenId, UserId};
 
 /// Days that a token is valid at most.
 pub const TOKEN_DAYS_MAX: i64 = 366;
+/// Tokens that one user has at most.
+pub const TOKENS_PER_USER_MAX: i64 = 50;
 
 /// A token to be stored.
 #[derive(Clone, Copy)]
@@ -42,12 +44,31 @@ pub struct StoredToken {
     pub last_used_at_ms: Option<i64>,
 }
 
-/// Keeps a token, and forgets those that are over.
-pub async fn add_token(connection: &mut AnyConnection, new: NewToken<'_>, now_ms: i64) -> Result<TokenId, sqlx::Error> {
+/// A token that was shown, with whose it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenHolder {
+    pub token: TokenId,
+    pub user: User,
+    pub last_used_at_ms: Option<i64>,
+}
+
+/// Keeps a token, and forgets those that are over; `None` where its user has as many as one may have.
+pub async fn add_token(
+    connection: &mut AnyConnection,
+    new: NewToken<'_>,
+    now_ms: i64,
+) -> Result<Option<TokenId>, sqlx::Error> {
     sqlx::query("DELETE FROM user_tokens WHERE expires_at_ms <= $1")
         .bind(now_ms)
         .execute(&mut *connection)
         .await?;
+    let tokens: i64 = sqlx::query_scalar("SELECT count(*) FROM user_tokens WHERE user_id = $1")
+        .bind(new.user.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    if tokens >= TOKENS_PER_USER_MAX {
+        return Ok(None);
+    }
     let id = TokenId(next_id(&mut *connection, "user_token").await?);
     sqlx::query(
         "INSERT INTO user_tokens (id, user_id, name, token_hash, created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -60,26 +81,31 @@ pub async fn add_token(connection: &mut AnyConnection, new: NewToken<'_>, now_ms
     .bind(new.expires_at_ms)
     .execute(connection)
     .await?;
-    Ok(id)
+    Ok(Some(id))
 }
 
 /// Whose token this is; `None` where it is too old or was revoked, or its user is disabled.
-pub async fn token_user(
+pub async fn token_holder(
     connection: &mut AnyConnection,
     token_hash: &str,
     now_ms: i64,
-) -> Result<Option<(TokenId, User)>, sqlx::Error> {
-    let row = sqlx::query("SELECT id, user_id FROM user_tokens WHERE token_hash = $1 AND expires_at_ms > $2")
+) -> Result<Option<TokenHolder>, sqlx::Error> {
+    let sql = "SELECT id, user_id, last_used_at_ms FROM user_tokens WHERE token_hash = $1 AND expires_at_ms > $2";
+    let row = sqlx::query(sql)
         .bind(token_hash)
         .bind(now_ms)
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let token = TokenId(row.try_get(0)?);
+    let (token, last_used_at_ms) = (TokenId(row.try_get(0)?), row.try_get(2)?);
     let found = user(connection, UserId(row.try_get(1)?)).await?;
     Ok(found
         .filter(|user| user.disabled_at_ms.is_none())
-        .map(|user| (token, user)))
+        .map(|user| TokenHolder {
+            token,
+            user,
+            last_used_at_ms,
+        }))
 }
 
 /// Notes that a token was used.

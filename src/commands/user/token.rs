@@ -1,8 +1,8 @@
-//! `ezscale user token`: what proves on the command line who somebody is.
+//! `ezscale user token`: what proves to the API and on the command line who somebody is.
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use portal::auth::{self, Proof};
+use portal::auth::{self, Proof, TokenTerms};
 use schemas::identity::TOKEN_DAYS_MAX;
 use schemas::ids::TokenId;
 
@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make a token of a staff user and print it, once; their password is asked for, or read from standard input
+    /// Make an API token of a user and print it, once; their password is asked for, or read from standard input
     Add {
         /// Email address or id (usr_N)
         user: String,
@@ -71,7 +71,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                 code: code.as_deref().unwrap_or_default(),
             };
             let now_ms = now_ms(&database).await?;
-            let made = auth::issue_token(&database, id, proof, (&name, days), operator::by(), now_ms).await?;
+            let terms = TokenTerms { name: &name, days };
+            let made = auth::issue_token(&database, id, proof, terms, operator::by(), now_ms).await?;
             say!("{}", made.1);
         }
         Command::List { user, format, data } => {
@@ -92,7 +93,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Revoke { token, data } => {
             let (_, database) = data.open_database().await?;
             let mut act = audit::begin(&database, now_ms(&database).await?).await?;
-            let note = auth::revoke_token(act.connection(), token).await?;
+            let note = auth::revoke_token(act.connection(), token, None).await?;
             act.commit(note).await?;
             say!("{token}: revoked");
         }

@@ -9,6 +9,7 @@ pub(super) fn account(event: &Event, facts: &Facts<'_>) -> Message {
         EventType::PasswordResetRequested => password_reset(facts),
         EventType::PasswordChanged => password_changed(facts),
         EventType::SecondFactorChanged => second_factor(facts),
+        EventType::TokenAdded => token_added(facts),
         _ => verification(event, facts),
     }
 }
@@ -125,4 +126,18 @@ fn second_factor(facts: &Facts<'_>) -> Message {
         .fact("From", facts.text("ip"))
         .fact("When", facts.instant("at_ms"))
         .page("See your account", "/account/two-factor")
+}
+
+fn token_added(facts: &Facts<'_>) -> Message {
+    let who = facts.or("to", "your account");
+    let heading = "A new API token of your account";
+    Message::new(Tone::Alert, heading, heading)
+        .say(format!(
+            "A token was made by which programs can do through the API what {who} can, without the password."
+        ))
+        .say("If it was not you, revoke it, set a new password at once, and write to us.")
+        .fact("Token", facts.text("name"))
+        .fact("From", facts.text("ip"))
+        .fact("When", facts.instant("at_ms"))
+        .page("See your tokens", "/account/tokens")
 }

@@ -232,8 +232,8 @@ pub(crate) async fn confirm(
     two_factor_page(&state, &who, None, codes, true).await
 }
 
-/// Why the proof is not enough; `None` where it is. The code is used up then.
-async fn missing(
+/// Why the code is not enough; `None` where it is. The code is used up then.
+pub(super) async fn missing(
     state: &AppState,
     connection: &mut AnyConnection,
     ip: IpAddr,
