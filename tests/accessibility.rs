@@ -44,7 +44,7 @@ const FOLLOWED: [(&str, usize); 3] = [
     ("/subscriptions/{}", 3),
 ];
 /// What no link leads to, and why.
-const UNLINKED: [(&str, &str); 20] = [
+const UNLINKED: [(&str, &str); 21] = [
     ("/reset-password/{}", "a link of a mail"),
     ("/account/tokens/{}/revoke", REDIRECT),
     ("/account/sessions/others", REDIRECT),
