@@ -30,17 +30,17 @@ pub(super) const PATH: &str = "/account/tokens";
 const DAYS: &str = "90";
 
 /// A token, in words.
-struct TokenRow {
-    id: String,
-    name: String,
-    since: String,
-    used: String,
-    ends: String,
-    is_over: bool,
+pub(crate) struct TokenRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) since: String,
+    pub(crate) used: String,
+    pub(crate) ends: String,
+    pub(crate) is_over: bool,
 }
 
 impl TokenRow {
-    fn of(token: StoredToken, now_ms: i64, zone: &TimeZone) -> TokenRow {
+    pub(crate) fn of(token: StoredToken, now_ms: i64, zone: &TimeZone) -> TokenRow {
         TokenRow {
             id: token.id.to_string(),
             since: format::minute(token.created_at_ms, zone),

@@ -11,8 +11,7 @@ const DAY_MS: i64 = 86_400_000;
 
 async fn world() -> (TestPortal, Browser) {
     let portal = TestPortal::new().await;
-    let ada = portal.customer("ada").await;
-    portal.user("ada", Role::Customer, Some(ada)).await;
+    portal.customer("ada").await;
     portal.user("bob", Role::Ops, None).await;
     let browser = portal.signed_in("ada").await;
     (portal, browser)

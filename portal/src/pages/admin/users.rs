@@ -10,10 +10,13 @@ use schemas::ids::{CustomerId, UserId};
 use super::{PATH, Shown};
 use crate::action::{Action, Draft, Fields, Refused, said};
 use crate::auth::manage::{self, Change, Managed};
-use crate::auth::{Account, Admin, ClientIp, CsrfForm, Ending, Filter, Role, recent_attempts, sessions_of};
+use crate::auth::{
+    Account, Admin, ClientIp, CsrfForm, Ending, Filter, Role, recent_attempts, revoke_token, sessions_of, tokens_of,
+};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::account::sessions::{AttemptRow, SessionRow};
+use crate::pages::account::tokens::TokenRow;
 use crate::pages::finance::url_encoded;
 use crate::path::Path;
 use crate::query::PageQuery;
@@ -152,6 +155,7 @@ struct UserPage {
     roles: [Role; 5],
     sends_mail: bool,
     sessions: Vec<SessionRow>,
+    tokens: Vec<TokenRow>,
     attempts: Vec<AttemptRow>,
     draft: Draft,
     notice: Option<&'static str>,
@@ -178,6 +182,7 @@ async fn render(
     let (pool, limits, now_ms) = (state.db().pool(), state.session_limits(), state.now_ms());
     let account = manage::account(pool, id, limits, now_ms).await?;
     let sessions = sessions_of(pool, id, limits, now_ms).await?;
+    let tokens = tokens_of(pool, id).await?;
     let attempts = recent_attempts(pool, Some(id), now_ms, ATTEMPTS_SHOWN).await?;
     let body = page(&UserPage {
         shell: Shell::new(&admin.0, account.name.clone(), PATH),
@@ -188,6 +193,10 @@ async fn render(
         sessions: sessions
             .into_iter()
             .map(|session| SessionRow::of(session, &admin.0.session, now_ms, &TimeZone::UTC))
+            .collect(),
+        tokens: tokens
+            .into_iter()
+            .map(|token| TokenRow::of(token, now_ms, &TimeZone::UTC))
             .collect(),
         attempts: attempts
             .into_iter()
@@ -216,6 +225,7 @@ pub(crate) async fn show(
         "reset-password" => Some("A mail with a link to set a new password is on its way."),
         "reset-two-factor" => Some("The second factor is off, and every session was ended."),
         "sessions" => Some("The sessions were ended."),
+        "revoke-token" => Some("The token was revoked."),
         "asked" => Some("Requested. A second admin decides."),
         _ => None,
     };
@@ -238,6 +248,7 @@ pub(crate) async fn act(
         "reset-password",
         "reset-two-factor",
         "sessions",
+        "revoke-token",
     ]
     .contains(&act.as_str())
     {
@@ -269,6 +280,7 @@ pub(crate) async fn act(
             }
             "reset-password" => Managed::Done(manage::send_reset(connection, id, by).await?),
             "reset-two-factor" => Managed::Done(manage::reset_second_factor(connection, id, by).await?),
+            "revoke-token" => Managed::Done(revoke_token(connection, fields.id("token")?, Some(id)).await?),
             _ => {
                 let ending = match fields.text("session") {
                     // One's own session goes on: signing out is another button.

@@ -191,6 +191,34 @@ async fn another_role_ends_every_session_and_fits_its_customer() {
 }
 
 #[tokio::test]
+async fn an_admin_revokes_the_tokens_of_others() {
+    let (portal, mut admin) = with_three().await;
+    let mut ops = portal.signed_in("ops").await;
+    let page = ops.get("/account/tokens").await;
+    let form = [
+        ("csrf_token", page.csrf_token()),
+        ("form_token", page.form_token()),
+        ("name", "nightly export".to_owned()),
+        ("days", "30".to_owned()),
+        ("password", PASSWORD.to_owned()),
+    ];
+    let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(ops.post("/account/tokens", &form).await.status, StatusCode::OK);
+    assert!(admin.get("/admin/users/usr_3").await.body.contains("nightly export"));
+    // Of the user whose page it is alone.
+    let answer = act(&mut admin, "usr_2", "revoke-token", &[("token", "tok_1")]).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.body);
+    assert!(answer.body.contains("no token tok_1"), "{}", answer.body);
+    let answer = act(&mut admin, "usr_3", "revoke-token", &[("token", "tok_1")]).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert!(!admin.get("/admin/users/usr_3").await.body.contains("nightly export"));
+    assert_eq!(
+        recorded(&portal, "user.token_revoke").await[0].actor,
+        "root@example.net"
+    );
+}
+
+#[tokio::test]
 async fn a_reset_mail_sessions_and_the_second_factor() {
     let (portal, mut admin) = with_three().await;
     for n in 1..=4 {
