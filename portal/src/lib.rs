@@ -41,6 +41,7 @@ mod matrix_tests;
 mod metrics;
 mod offers;
 mod once;
+mod outcome;
 mod overview;
 mod pages;
 mod path;
