@@ -32,6 +32,7 @@ mod first_steps;
 mod format;
 mod health;
 mod hooks;
+mod http_metrics;
 #[cfg(test)]
 mod layer_tests;
 mod links;
@@ -47,6 +48,7 @@ mod pages;
 mod path;
 mod query;
 mod range;
+mod readiness;
 mod refusal;
 #[cfg(test)]
 mod risk_tests;
@@ -62,7 +64,6 @@ mod words;
 
 pub use auth::{NewUser, Role, UserError, create_user};
 pub use client::{ForwardedHeader, Proxies};
-pub use listen::{HttpSettings, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
-pub use metrics::MetricsAccess;
+pub use listen::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
 pub use server::{router, serve};
-pub use state::{AppState, Options};
+pub use state::{AppState, HttpSettings, MetricsAccess, Options};

@@ -7,6 +7,7 @@ use activity::channel::WebhookClient;
 use activity::job::JobBoard;
 use analytics::FlowStore;
 use billing::payment::Gateways;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -15,9 +16,10 @@ use tokio::sync::watch;
 
 use crate::admission::Gates;
 use crate::auth::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle, prepare_passwords};
-use crate::health::Readiness;
-use crate::listen::{Connections, HttpSettings, Patience};
-use crate::metrics::HttpMetrics;
+use crate::client::Proxies;
+use crate::http_metrics::HttpMetrics;
+use crate::listen::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT, Patience};
+use crate::readiness::Readiness;
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -44,6 +46,51 @@ pub struct Options {
     pub sessions: SessionLimits,
     /// A mail server is configured.
     pub sends_mail: bool,
+}
+
+/// How the portal is reached.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Connections at one time.
+    pub max_connections: usize,
+    /// Of one address, of a /64 of IPv6; trusted proxies have no limit of their own.
+    pub max_connections_per_client: usize,
+    /// Who is believed about whom it speaks for.
+    pub proxies: Proxies,
+    /// Who may read `/metrics` without signing in.
+    pub metrics: MetricsAccess,
+}
+
+impl Default for HttpSettings {
+    fn default() -> HttpSettings {
+        HttpSettings {
+            max_connections: MAX_CONNECTIONS,
+            max_connections_per_client: MAX_CONNECTIONS_PER_CLIENT,
+            proxies: Proxies::default(),
+            metrics: MetricsAccess::default(),
+        }
+    }
+}
+
+/// Who may read `/metrics` without signing in.
+#[derive(Clone, Default)]
+pub struct MetricsAccess {
+    /// Scrapers that come from here.
+    pub allow: Vec<IpNet>,
+    /// Scrapers on this machine, unless a proxy speaks for somebody: only where no proxy is known that would not say so.
+    pub allow_local: bool,
+    /// Scrapers that send it as a bearer token; empty for none.
+    pub token: String,
+}
+
+impl std::fmt::Debug for MetricsAccess {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetricsAccess")
+            .field("allow", &self.allow)
+            .field("allow_local", &self.allow_local)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Shared state of the portal.
@@ -75,7 +122,7 @@ struct Inner {
     link_throttle: Throttle,
     links: LinkQueue,
     sign_in_counts: Counts,
-    http_metrics: HttpMetrics,
+    http_metrics: Arc<HttpMetrics>,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
     jobs: OnceLock<JobBoard>,
@@ -127,7 +174,7 @@ impl AppState {
                 link_throttle: Throttle::of_links(),
                 links: LinkQueue::default(),
                 sign_in_counts: Counts::default(),
-                http_metrics: HttpMetrics::default(),
+                http_metrics: Arc::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
                 jobs: OnceLock::new(),
@@ -233,7 +280,7 @@ impl AppState {
         &self.inner.readiness
     }
 
-    pub(crate) fn http_metrics(&self) -> &HttpMetrics {
+    pub(crate) fn http_metrics(&self) -> &Arc<HttpMetrics> {
         &self.inner.http_metrics
     }
 
