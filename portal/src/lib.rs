@@ -56,6 +56,7 @@ mod security;
 mod series;
 mod server;
 mod shell;
+mod sign_in;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -13,7 +13,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::auth::SignedIn;
+use crate::auth::{SignedIn, prepare_passwords};
 use crate::client::Front;
 use crate::endpoints::Queue;
 use crate::error::{ApiError, Failure, PageError};
@@ -35,6 +35,7 @@ pub async fn serve(listener: tokio::net::TcpListener, state: AppState, shutdown:
 
 /// All routes, with their limits and headers. What is added last stands first before the handler's.
 pub fn router(state: AppState) -> Router {
+    prepare_passwords();
     let front = Arc::new(Front {
         proxies: state.http().proxies.clone(),
         portal_url: state.portal_url().to_owned(),

@@ -15,11 +15,11 @@ use schemas::usage::MeasureGuards;
 use tokio::sync::watch;
 
 use crate::admission::Gates;
-use crate::auth::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle, prepare_passwords};
 use crate::client::Proxies;
 use crate::http_metrics::HttpMetrics;
 use crate::listen::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT, Patience};
 use crate::readiness::Readiness;
+use crate::sign_in::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle};
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -118,7 +118,7 @@ struct Inner {
     password_lanes: PasswordLanes,
     sign_in_throttle: Throttle,
     code_throttle: Throttle,
-    last_seen: LastSeen,
+    last_seen: Arc<LastSeen>,
     link_throttle: Throttle,
     links: LinkQueue,
     sign_in_counts: Counts,
@@ -145,7 +145,6 @@ impl AppState {
 
     /// With another clock than the system's; sessions, periods and projections follow it.
     pub fn with_clock(options: Options, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> AppState {
-        prepare_passwords();
         AppState {
             inner: Arc::new(Inner {
                 db: options.db,
@@ -170,7 +169,7 @@ impl AppState {
                 password_lanes: PasswordLanes::default(),
                 sign_in_throttle: Throttle::of_passwords(),
                 code_throttle: Throttle::of_codes(),
-                last_seen: LastSeen::default(),
+                last_seen: Arc::default(),
                 link_throttle: Throttle::of_links(),
                 links: LinkQueue::default(),
                 sign_in_counts: Counts::default(),
@@ -308,7 +307,7 @@ impl AppState {
         &self.inner.code_throttle
     }
 
-    pub(crate) fn last_seen(&self) -> &LastSeen {
+    pub(crate) fn last_seen(&self) -> &Arc<LastSeen> {
         &self.inner.last_seen
     }
 

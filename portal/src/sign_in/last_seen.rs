@@ -5,12 +5,11 @@
 //! holds the lock.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use schemas::db::Database;
 use schemas::identity;
-
-use crate::state::AppState;
 
 /// Sessions that wait to be written at most; further notes are dropped, and made again by the next request.
 const MAX_NOTES: usize = 10_000;
@@ -36,38 +35,38 @@ impl LastSeen {
     }
 
     /// When the session of this hash was last used, if that is not written yet.
-    pub(super) fn noted(&self, token_hash: &str) -> Option<i64> {
+    pub(crate) fn noted(&self, token_hash: &str) -> Option<i64> {
         self.notes().waiting.get(token_hash).copied()
     }
 
     /// Notes that a session was used, and has it written.
-    pub(super) fn note(state: &AppState, token_hash: &str, now_ms: i64) {
-        let mut notes = state.last_seen().notes();
+    pub(crate) fn note(self: &Arc<Self>, db: &Database, token_hash: &str, now_ms: i64) {
+        let mut notes = self.notes();
         if notes.waiting.len() >= MAX_NOTES && !notes.waiting.contains_key(token_hash) {
             return;
         }
         notes.waiting.insert(token_hash.to_owned(), now_ms);
         if !notes.is_writing {
             notes.is_writing = true;
-            tokio::spawn(write(state.clone()));
+            tokio::spawn(write(Arc::clone(self), db.clone()));
         }
     }
 }
 
 /// Writes until nothing waits.
-async fn write(state: AppState) {
+async fn write(last_seen: Arc<LastSeen>, db: Database) {
     loop {
         let waiting = {
-            let mut notes = state.last_seen().notes();
+            let mut notes = last_seen.notes();
             if notes.waiting.is_empty() {
                 notes.is_writing = false;
                 return;
             }
             notes.waiting.clone()
         };
-        match write_all(&state, &waiting).await {
+        match write_all(&db, &waiting).await {
             Ok(()) => {
-                let mut notes = state.last_seen().notes();
+                let mut notes = last_seen.notes();
                 // One that was noted again meanwhile is written again.
                 notes.waiting.retain(|hash, seen_ms| waiting.get(hash) != Some(seen_ms));
             }
@@ -83,8 +82,8 @@ async fn write(state: AppState) {
     }
 }
 
-async fn write_all(state: &AppState, waiting: &HashMap<String, i64>) -> Result<(), sqlx::Error> {
-    let mut transaction = state.db().begin_write().await?;
+async fn write_all(db: &Database, waiting: &HashMap<String, i64>) -> Result<(), sqlx::Error> {
+    let mut transaction = db.begin_write().await?;
     for (token_hash, seen_ms) in waiting {
         identity::note_session_used(&mut transaction, token_hash, *seen_ms).await?;
     }
