@@ -7,19 +7,19 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::auth::{SignedIn, prepare_passwords};
+use crate::auth::prepare_passwords;
 use crate::client::Front;
 use crate::endpoints::Queue;
 use crate::error::{ApiError, Failure, PageError};
 use crate::hooks::MAX_BODY_BYTES as MAX_HOOK_BYTES;
 use crate::state::AppState;
-use crate::{admission, body, client, endpoints, http_metrics, links, listen, security, shell};
+use crate::{admission, body, client, endpoints, http_metrics, links, listen, security};
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -72,11 +72,6 @@ fn request_span(request: &Request) -> tracing::Span {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("no route", MatchedPath::as_str);
     tracing::debug_span!("request", method = %request.method(), route)
-}
-
-/// The first page of whoever signs in.
-pub(crate) async fn home(who: SignedIn) -> Redirect {
-    Redirect::to(shell::home(who.user.role))
 }
 
 async fn not_found(request: Request) -> Response {
