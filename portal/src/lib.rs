@@ -4,11 +4,12 @@
 //! * [`auth`]: passwords, sessions, roles, and the extractors that guard every route (S1).
 //! * Pages are rendered on the server and work without JavaScript; charts draw themselves from the JSON API.
 //!
-//! Core, then the two that stand on it, which do not know each other; the table of endpoints and the server put them together:
+//! What the state is made of, the core that stands on the state, then the two that stand on the core, which do not know each
+//! other; the table of endpoints and the server put them together. No modules stand on each other in a circle:
 //!
 //! ```text
-//! auth, error, customer, overview, exporters, … ◀── api      ◀── endpoints ◀── server
-//!                                               ◀── pages    ◀──
+//! error, client, listen,   ◀── state ◀── auth, customer, overview, ◀── api   ◀── endpoints ◀── server
+//! admission, sign_in, …                  exporters, …              ◀── pages ◀──
 //! ```
 //!
 //! Architecture invariant: the portal never reads the journal and never writes a stored table; flows and usage come from
