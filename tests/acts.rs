@@ -661,7 +661,7 @@ fn a_log_that_was_forged_with_plain_sql_is_broken() {
 /// What opens a transaction to write in the portal or a command without being an act of somebody, and why it may.
 const NO_ACTS: &[(&str, &str)] = &[
     (
-        "portal/src/auth/last_seen.rs",
+        "portal/src/sign_in/last_seen.rs",
         "when a session was last used, each minute",
     ),
     ("portal/src/pages/notifications.rs", "what a customer has read"),

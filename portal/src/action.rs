@@ -32,6 +32,7 @@ use crate::auth::SignedIn;
 use crate::error::{Failure, PageError};
 use crate::error_table;
 use crate::once;
+use crate::outcome;
 use crate::state::AppState;
 
 /// What was typed into a form.
@@ -163,7 +164,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
         match error_table::classify(error.as_ref()).class {
             ErrorClass::Fault => Refused::Failed(Failure::internal("do what a form asked for")(error)),
             ErrorClass::NotFound | ErrorClass::Refused | ErrorClass::Conflict | ErrorClass::Limit => {
-                Refused::Said(error_table::words(error.as_ref()))
+                Refused::Said(outcome::words(error.as_ref()))
             }
         }
     }

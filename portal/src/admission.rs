@@ -20,7 +20,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{Client, grouped};
 use crate::error::Failure;
-use crate::state::AppState;
 
 /// What a request is told that found no place: to come again after so many seconds.
 pub(crate) const RETRY_AFTER_S: u64 = 2;
@@ -258,6 +257,16 @@ impl Default for Gates {
 }
 
 impl Gates {
+    /// That of all requests of people and programs.
+    pub(crate) fn requests(&self) -> Arc<Gate<IpAddr>> {
+        Arc::clone(&self.requests)
+    }
+
+    /// That of what gateways post.
+    pub(crate) fn hooks(&self) -> Arc<Gate<IpAddr>> {
+        Arc::clone(&self.hooks)
+    }
+
     /// A place for what a user asks; what is light needs none.
     pub(crate) async fn read(&self, cost: Cost, user: UserId) -> Result<Option<Place<UserId>>, Busy> {
         match cost {
@@ -278,17 +287,8 @@ impl Gates {
     }
 }
 
-/// Answers so many requests of a client, and of all, at one time.
-pub(crate) async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    pass(&state.gates().requests, request, next).await
-}
-
-/// The same for what gateways post.
-pub(crate) async fn limit_hooks(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    pass(&state.gates().hooks, request, next).await
-}
-
-async fn pass(gate: &Arc<Gate<IpAddr>>, request: Request, next: Next) -> Response {
+/// Answers so many requests of a client, and of all, at one time, as the gate lets through.
+pub(crate) async fn limit(State(gate): State<Arc<Gate<IpAddr>>>, request: Request, next: Next) -> Response {
     let client = Client::of(request.extensions()).ip;
     match gate.enter(grouped(client)).await {
         Ok(_place) => next.run(request).await,

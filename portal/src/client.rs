@@ -13,6 +13,7 @@
 //! X-Forwarded-For passes on a `Forwarded` that the client made up.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -20,8 +21,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-use crate::state::AppState;
 
 /// Addresses read of one request at most: longer chains are made up.
 const MAX_HOPS: usize = 32;
@@ -223,20 +222,28 @@ fn node(text: &str) -> Option<IpAddr> {
     bare.parse::<Ipv6Addr>().ok().map(|ip| IpAddr::V6(ip).to_canonical())
 }
 
+/// How people reach the portal.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) proxies: Proxies,
+    /// Without a slash at its end.
+    pub(crate) portal_url: String,
+}
+
 /// Notes whom a request comes from, for all that follows. A page that was asked for over plain http, where people reach the
 /// portal by https, is there.
-pub(crate) async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn identify(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(Client::UNKNOWN.ip, |peer| peer.0.ip());
-    let client = state.http().proxies.client(peer, request.headers());
+    let client = front.proxies.client(peer, request.headers());
     request.extensions_mut().insert(client);
-    if client.scheme == Some(Scheme::Http) && state.portal_url().starts_with("https://") {
+    if client.scheme == Some(Scheme::Http) && front.portal_url.starts_with("https://") {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let text = "sent over http, where others can read it: use https\n";
             return (StatusCode::FORBIDDEN, text).into_response();
         }
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        return Redirect::permanent(&format!("{}{path}", state.portal_url())).into_response();
+        return Redirect::permanent(&format!("{}{path}", front.portal_url)).into_response();
     }
     next.run(request).await
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! table (a row for each method and path) ─┬─▶ routes: the router has these handlers and no others
 //!                                         ├─▶ guard: who may, before any handler runs
-//!                                         ├─▶ openapi: GET /api/v1/openapi.json
+//!                                         ├─▶ openapi, api_page: the API described to programs and to people
 //!                                         └─▶ the tests of S1: each row as each role and as another tenant
 //! ```
 //!
@@ -11,7 +11,9 @@
 //! expensive reads wait for their turn ([`Cost`]). Handlers ask once more, by the extractor that they take; whose a thing is,
 //! only they can know ([`crate::auth`], S1).
 
-pub(crate) mod openapi;
+mod api_page;
+mod description;
+mod openapi;
 mod operation;
 pub(crate) mod parameters;
 mod row;

@@ -1,7 +1,7 @@
 //! What goes wrong, and how it is told: a page for people, `application/problem+json` (RFC 9457) for programs.
 //!
 //! A [`Failure`] carries what may be shown. What happened inside is logged under an id and never sent: whoever asks is told the
-//! id. What becomes of the class of an error is said in [`crate::error_table`].
+//! id. What becomes of the class of an error is said in [`crate::outcome`].
 //!
 //! Nothing here knows of sign-in, pages or the API: they stand on this.
 
@@ -10,8 +10,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use schemas::error_class::{Classified, ErrorClass, ErrorCode, ErrorCodes};
 
-use crate::error_table::{UNKNOWN, outcome, words};
 use crate::links;
+use crate::outcome::{UNKNOWN, outcome, words};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 

@@ -10,8 +10,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use activity::event::{self, Lag};
@@ -23,9 +22,9 @@ use axum::response::{IntoResponse, Response};
 use billing::guard;
 use schemas::db::CheckState;
 use schemas::window::HOUR_MS;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::readiness::{Check, Readiness, Report};
 use crate::state::AppState;
 
 /// What was found is the answer for so long.
@@ -41,51 +40,6 @@ const EVENT_LAG_MAX_MS: i64 = 300_000;
 const PROBE_BYTES: usize = 64 << 10;
 /// Late jobs that are named in one sentence.
 const JOBS_NAMED_MAX: usize = 8;
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Check {
-    name: &'static str,
-    ok: bool,
-    /// What is wrong, or what there is to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    detail: String,
-}
-
-impl Check {
-    fn good(name: &'static str) -> Check {
-        Check::noted(name, String::new())
-    }
-
-    fn noted(name: &'static str, detail: String) -> Check {
-        Check { name, ok: true, detail }
-    }
-
-    fn bad(name: &'static str, detail: impl Into<String>) -> Check {
-        Check {
-            name,
-            ok: false,
-            detail: detail.into(),
-        }
-    }
-}
-
-/// What `/readyz` answers.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Report {
-    ready: bool,
-    /// `name: detail` of each check that failed.
-    problems: Vec<String>,
-    checks: Vec<Check>,
-}
-
-/// What was last found, and who tries.
-#[derive(Debug, Default)]
-pub(crate) struct Readiness {
-    last: Mutex<Option<(Instant, Report)>>,
-    /// A file is being written into the data folder.
-    is_writing: Arc<AtomicBool>,
-}
 
 /// Healthy while the collector of this process does its work and billing is not stopped; otherwise 503 and what keeps it from
 /// that, a line each. A collector that cannot write goes on by itself, and a restart helps nothing.
@@ -142,7 +96,7 @@ async fn look(state: &AppState, readiness: &Readiness) -> Report {
         events(state),
         billing(state)
     );
-    let checks = vec![
+    Report::of(vec![
         database,
         integrity(state),
         folder,
@@ -151,16 +105,7 @@ async fn look(state: &AppState, readiness: &Readiness) -> Report {
         jobs(&state.jobs().jobs()),
         collector(state),
         billing,
-    ];
-    let failed = checks.iter().filter(|check| !check.ok);
-    let problems: Vec<String> = failed
-        .map(|check| format!("{}: {}", check.name, check.detail))
-        .collect();
-    Report {
-        ready: problems.is_empty(),
-        problems,
-        checks,
-    }
+    ])
 }
 
 const DATABASE: &str = "database";

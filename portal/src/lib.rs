@@ -4,11 +4,12 @@
 //! * [`auth`]: passwords, sessions, roles, and the extractors that guard every route (S1).
 //! * Pages are rendered on the server and work without JavaScript; charts draw themselves from the JSON API.
 //!
-//! Core, then the two that stand on it, which do not know each other; the table of endpoints and the server put them together:
+//! What the state is made of, the core that stands on the state, then the two that stand on the core, which do not know each
+//! other; the table of endpoints and the server put them together. No modules stand on each other in a circle:
 //!
 //! ```text
-//! auth, error, customer, overview, exporters, … ◀── api      ◀── endpoints ◀── server
-//!                                               ◀── pages    ◀──
+//! error, client, listen,   ◀── state ◀── auth, customer, overview, ◀── api   ◀── endpoints ◀── server
+//! admission, sign_in, …                  exporters, …              ◀── pages ◀──
 //! ```
 //!
 //! Architecture invariant: the portal never reads the journal and never writes a stored table; flows and usage come from
@@ -32,6 +33,7 @@ mod first_steps;
 mod format;
 mod health;
 mod hooks;
+mod http_metrics;
 #[cfg(test)]
 mod layer_tests;
 mod links;
@@ -41,11 +43,13 @@ mod matrix_tests;
 mod metrics;
 mod offers;
 mod once;
+mod outcome;
 mod overview;
 mod pages;
 mod path;
 mod query;
 mod range;
+mod readiness;
 mod refusal;
 #[cfg(test)]
 mod risk_tests;
@@ -53,6 +57,7 @@ mod security;
 mod series;
 mod server;
 mod shell;
+mod sign_in;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -61,7 +66,6 @@ mod words;
 
 pub use auth::{NewUser, Role, UserError, create_user};
 pub use client::{ForwardedHeader, Proxies};
-pub use listen::{HttpSettings, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
-pub use metrics::MetricsAccess;
+pub use listen::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
 pub use server::{router, serve};
-pub use state::{AppState, Options};
+pub use state::{AppState, HttpSettings, MetricsAccess, Options};

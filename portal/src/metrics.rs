@@ -3,136 +3,40 @@
 //! It names exporters, so it is for those who run the network: a scraper whose address or token the configuration lets in
 //! ([`MetricsAccess`]), or a signed-in operator, network engineer or administrator.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use activity::event::Lag;
 use activity::job::JobState;
 use analytics::truth::TruthRow;
-use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-
-use ipnet::IpNet;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
 
 use crate::auth::{Network, Principal, same};
 use crate::client::{Client, is_in};
-use crate::state::AppState;
+use crate::state::{AppState, MetricsAccess};
 
-/// Who may read `/metrics` without signing in.
-#[derive(Clone, Default)]
-pub struct MetricsAccess {
-    /// Scrapers that come from here.
-    pub allow: Vec<IpNet>,
-    /// Scrapers on this machine, unless a proxy speaks for somebody: only where no proxy is known that would not say so.
-    pub allow_local: bool,
-    /// Scrapers that send it as a bearer token; empty for none.
-    pub token: String,
-}
-
-impl std::fmt::Debug for MetricsAccess {
-    /// Without the token.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MetricsAccess")
-            .field("allow", &self.allow)
-            .field("allow_local", &self.allow_local)
-            .finish_non_exhaustive()
+/// Whether a scraper may read without signing in.
+fn lets_in(access: &MetricsAccess, client: Client, headers: &HeaderMap) -> bool {
+    // A proxy on this machine is this machine, and may speak for anybody.
+    let is_local = client.ip.is_loopback();
+    let may_be_somebody_else = is_local && client.came_through_proxy;
+    let is_listed = is_in(&access.allow, client.ip) || (access.allow_local && is_local);
+    if is_listed && !may_be_somebody_else {
+        return true;
     }
-}
-
-impl MetricsAccess {
-    fn lets_in(&self, client: Client, headers: &HeaderMap) -> bool {
-        // A proxy on this machine is this machine, and may speak for anybody.
-        let is_local = client.ip.is_loopback();
-        let may_be_somebody_else = is_local && client.came_through_proxy;
-        let is_listed = is_in(&self.allow, client.ip) || (self.allow_local && is_local);
-        if is_listed && !may_be_somebody_else {
-            return true;
-        }
-        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = sent.and_then(|sent| sent.strip_prefix("Bearer ")).unwrap_or_default();
-        !self.token.is_empty() && same(token.trim(), &self.token)
-    }
-}
-
-/// Method, route and status of a request: all from small closed sets, so that the map is bounded.
-type Key = (&'static str, String, u16);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Answered {
-    count: u64,
-    time: Duration,
-}
-
-/// Requests answered since the start.
-#[derive(Debug, Default)]
-pub(crate) struct HttpMetrics {
-    answered: Mutex<BTreeMap<Key, Answered>>,
-}
-
-fn method_name(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "other",
-    }
-}
-
-impl HttpMetrics {
-    fn record(&self, key: Key, time: Duration) {
-        let mut answered = self.answered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = answered.entry(key).or_default();
-        entry.count += 1;
-        entry.time += time;
-    }
-
-    fn text(&self) -> String {
-        let answered = self.answered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut text = String::from(
-            "# HELP ezscale_http_requests_total requests answered\n# TYPE ezscale_http_requests_total counter\n",
-        );
-        let mut seconds = String::from(
-            "# HELP ezscale_http_request_seconds_total time spent on them\n\
-             # TYPE ezscale_http_request_seconds_total counter\n",
-        );
-        for ((method, route, status), answered) in answered.iter() {
-            // Routes are our own literals: no character needs escaping. Writing to a String cannot fail.
-            let labels = format!("{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}");
-            let _ = writeln!(text, "ezscale_http_requests_total{labels} {}", answered.count);
-            let _ = writeln!(
-                seconds,
-                "ezscale_http_request_seconds_total{labels} {}",
-                answered.time.as_secs_f64()
-            );
-        }
-        text + &seconds
-    }
-}
-
-/// Counts a request once it is answered.
-pub(crate) async fn measure(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = method_name(request.method());
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
-    let key = (method, route, response.status().as_u16());
-    state.http_metrics().record(key, started.elapsed());
-    response
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = sent.and_then(|sent| sent.strip_prefix("Bearer ")).unwrap_or_default();
+    !access.token.is_empty() && same(token.trim(), &access.token)
 }
 
 /// Answers `/metrics`.
 pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Response {
     let client = Client::of(request.extensions());
-    if !state.http().metrics.lets_in(client, &headers) {
+    if !lets_in(&state.http().metrics, client, &headers) {
         let (mut parts, _) = request.into_parts();
         if Network::<Principal>::from_request_parts(&mut parts, &state)
             .await
@@ -398,9 +302,12 @@ fn stored_totals(state: &AppState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use analytics::truth::{Direction, Verdict};
     use schemas::metering::ExporterConfig;
+
+    use super::*;
 
     #[test]
     fn a_job_is_a_series_of_each_metric_and_what_is_not_known_of_it_is_left_out() {

@@ -7,18 +7,19 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::auth::SignedIn;
+use crate::auth::prepare_passwords;
+use crate::client::Front;
 use crate::endpoints::Queue;
 use crate::error::{ApiError, Failure, PageError};
 use crate::hooks::MAX_BODY_BYTES as MAX_HOOK_BYTES;
 use crate::state::AppState;
-use crate::{admission, body, client, endpoints, links, listen, metrics, security, shell};
+use crate::{admission, body, client, endpoints, http_metrics, links, listen, security};
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -34,15 +35,21 @@ pub async fn serve(listener: tokio::net::TcpListener, state: AppState, shutdown:
 
 /// All routes, with their limits and headers. What is added last stands first before the handler's.
 pub fn router(state: AppState) -> Router {
+    prepare_passwords();
+    let front = Arc::new(Front {
+        proxies: state.http().proxies.clone(),
+        portal_url: state.portal_url().to_owned(),
+    });
+    let (gates, counted) = (state.gates(), Arc::clone(state.http_metrics()));
     let timeout = || TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT);
     let pages = endpoints::routes(Queue::Requests, &state)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(state.clone(), admission::limit_requests))
+        .layer(middleware::from_fn_with_state(gates.requests(), admission::limit))
         .layer(middleware::from_fn(body::read_whole::<MAX_BODY_BYTES>))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(timeout());
     let hooks = endpoints::routes(Queue::Hooks, &state)
-        .layer(middleware::from_fn_with_state(state.clone(), admission::limit_hooks))
+        .layer(middleware::from_fn_with_state(gates.hooks(), admission::limit))
         .layer(middleware::from_fn(body::read_whole::<MAX_HOOK_BYTES>))
         .layer(DefaultBodyLimit::max(MAX_HOOK_BYTES))
         .layer(timeout());
@@ -50,8 +57,8 @@ pub fn router(state: AppState) -> Router {
     pages
         .merge(hooks)
         .merge(endpoints::routes(Queue::None, &state).layer(timeout()))
-        .layer(middleware::from_fn_with_state(state.clone(), client::identify))
-        .layer(middleware::from_fn_with_state(state.clone(), metrics::measure))
+        .layer(middleware::from_fn_with_state(front, client::identify))
+        .layer(middleware::from_fn_with_state(counted, http_metrics::measure))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(state.clone(), security::headers))
         .layer(CatchPanicLayer::new())
@@ -65,11 +72,6 @@ fn request_span(request: &Request) -> tracing::Span {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("no route", MatchedPath::as_str);
     tracing::debug_span!("request", method = %request.method(), route)
-}
-
-/// The first page of whoever signs in.
-pub(crate) async fn home(who: SignedIn) -> Redirect {
-    Redirect::to(shell::home(who.user.role))
 }
 
 async fn not_found(request: Request) -> Response {

@@ -7,6 +7,7 @@ use activity::channel::WebhookClient;
 use activity::job::JobBoard;
 use analytics::FlowStore;
 use billing::payment::Gateways;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use schemas::db::Database;
 use schemas::metering::MeteringConfig;
@@ -14,10 +15,11 @@ use schemas::usage::MeasureGuards;
 use tokio::sync::watch;
 
 use crate::admission::Gates;
-use crate::auth::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle, prepare_passwords};
-use crate::health::Readiness;
-use crate::listen::{Connections, HttpSettings, Patience};
-use crate::metrics::HttpMetrics;
+use crate::client::Proxies;
+use crate::http_metrics::HttpMetrics;
+use crate::listen::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT, Patience};
+use crate::readiness::Readiness;
+use crate::sign_in::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle};
 
 /// How to make an [`AppState`].
 #[derive(Debug)]
@@ -46,6 +48,51 @@ pub struct Options {
     pub sends_mail: bool,
 }
 
+/// How the portal is reached.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Connections at one time.
+    pub max_connections: usize,
+    /// Of one address, of a /64 of IPv6; trusted proxies have no limit of their own.
+    pub max_connections_per_client: usize,
+    /// Who is believed about whom it speaks for.
+    pub proxies: Proxies,
+    /// Who may read `/metrics` without signing in.
+    pub metrics: MetricsAccess,
+}
+
+impl Default for HttpSettings {
+    fn default() -> HttpSettings {
+        HttpSettings {
+            max_connections: MAX_CONNECTIONS,
+            max_connections_per_client: MAX_CONNECTIONS_PER_CLIENT,
+            proxies: Proxies::default(),
+            metrics: MetricsAccess::default(),
+        }
+    }
+}
+
+/// Who may read `/metrics` without signing in.
+#[derive(Clone, Default)]
+pub struct MetricsAccess {
+    /// Scrapers that come from here.
+    pub allow: Vec<IpNet>,
+    /// Scrapers on this machine, unless a proxy speaks for somebody: only where no proxy is known that would not say so.
+    pub allow_local: bool,
+    /// Scrapers that send it as a bearer token; empty for none.
+    pub token: String,
+}
+
+impl std::fmt::Debug for MetricsAccess {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetricsAccess")
+            .field("allow", &self.allow)
+            .field("allow_local", &self.allow_local)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Shared state of the portal.
 #[derive(Clone)]
 pub struct AppState {
@@ -71,11 +118,11 @@ struct Inner {
     password_lanes: PasswordLanes,
     sign_in_throttle: Throttle,
     code_throttle: Throttle,
-    last_seen: LastSeen,
+    last_seen: Arc<LastSeen>,
     link_throttle: Throttle,
     links: LinkQueue,
     sign_in_counts: Counts,
-    http_metrics: HttpMetrics,
+    http_metrics: Arc<HttpMetrics>,
     collector_metrics: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     collector_problems: OnceLock<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
     jobs: OnceLock<JobBoard>,
@@ -98,7 +145,6 @@ impl AppState {
 
     /// With another clock than the system's; sessions, periods and projections follow it.
     pub fn with_clock(options: Options, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> AppState {
-        prepare_passwords();
         AppState {
             inner: Arc::new(Inner {
                 db: options.db,
@@ -123,11 +169,11 @@ impl AppState {
                 password_lanes: PasswordLanes::default(),
                 sign_in_throttle: Throttle::of_passwords(),
                 code_throttle: Throttle::of_codes(),
-                last_seen: LastSeen::default(),
+                last_seen: Arc::default(),
                 link_throttle: Throttle::of_links(),
                 links: LinkQueue::default(),
                 sign_in_counts: Counts::default(),
-                http_metrics: HttpMetrics::default(),
+                http_metrics: Arc::default(),
                 collector_metrics: OnceLock::new(),
                 collector_problems: OnceLock::new(),
                 jobs: OnceLock::new(),
@@ -233,7 +279,7 @@ impl AppState {
         &self.inner.readiness
     }
 
-    pub(crate) fn http_metrics(&self) -> &HttpMetrics {
+    pub(crate) fn http_metrics(&self) -> &Arc<HttpMetrics> {
         &self.inner.http_metrics
     }
 
@@ -261,7 +307,7 @@ impl AppState {
         &self.inner.code_throttle
     }
 
-    pub(crate) fn last_seen(&self) -> &LastSeen {
+    pub(crate) fn last_seen(&self) -> &Arc<LastSeen> {
         &self.inner.last_seen
     }
 

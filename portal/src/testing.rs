@@ -26,8 +26,7 @@ use schemas::metering::MeteringConfig;
 use tower::ServiceExt as _;
 
 use crate::auth::{NewUser, Role, create_user};
-use crate::listen::HttpSettings;
-use crate::state::{AppState, Options};
+use crate::state::{AppState, HttpSettings, Options};
 
 /// The password of every user that tests make.
 pub(crate) const PASSWORD: &str = "correct horse battery";

@@ -2,7 +2,6 @@
 //! ([`crate::endpoints`]). Errors are `application/problem+json` (RFC 9457).
 
 pub(crate) mod credit;
-pub(crate) mod description;
 pub(crate) mod finance;
 pub(crate) mod invoices;
 pub(crate) mod network;

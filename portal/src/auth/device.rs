@@ -1,8 +1,8 @@
 //! Browsers that have signed a user in: a random token in a cookie, its SHA-256 in the database beside the user.
 //!
 //! It opens nothing. It says that guesses made here are not a stranger's, so that who tries to have the owner wait by guessing
-//! does not ([`super::Throttle`]). One browser may know several users. Each sign-in gives it a new token, so that one which
-//! somebody planted there is never known for the user who signs in.
+//! does not ([`crate::sign_in::Throttle`]). One browser may know several users. Each sign-in gives it a new token, so that one
+//! which somebody planted there is never known for the user who signs in.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::AppendHeaders;

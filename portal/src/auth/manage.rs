@@ -20,8 +20,8 @@ use sqlx::{AnyConnection, AnyExecutor};
 use super::notice::{self, How};
 use super::password::NewHash;
 use super::second_factor;
-use super::session::SessionLimits;
 use super::users::UserError;
+use crate::sign_in::SessionLimits;
 
 /// Who changes something, and when.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@
 //!     └─ where a second factor is on: first the code of an app, or a recovery code
 //! ```
 //!
-//! Who guesses waits longer each time and locks out nobody ([`Throttle`], [`device`]); who signed in, and who tried, is kept for
-//! the user to see ([`attempts`]). Users are managed in one place, from the portal and the command line ([`manage`]).
+//! Who guesses waits longer each time and locks out nobody ([`crate::sign_in`], [`device`]); who signed in, and who tried, is
+//! kept for the user to see ([`attempts`]). Users are managed in one place, from the portal and the command line ([`manage`]).
 //!
 //! Programs show an API token instead of a session ([`token`]); they are let into the API, and into no page.
 //!
@@ -16,14 +16,10 @@
 
 mod agent;
 pub(crate) mod attempts;
-mod counts;
 mod csrf;
 pub(crate) mod device;
 mod extract;
 mod guessable;
-mod lanes;
-mod last_seen;
-mod link_queue;
 pub(crate) mod manage;
 pub(crate) mod notice;
 mod password;
@@ -32,22 +28,19 @@ pub(crate) mod second_factor;
 mod session;
 #[cfg(test)]
 mod tests;
-mod throttle;
 mod token;
 mod totp;
 mod users;
 
+pub(crate) use crate::sign_in::{Guesser, PasswordLanes};
+pub use crate::sign_in::{SessionLimits, SessionLimitsError};
 pub(crate) use agent::Agent;
 pub use agent::device_name;
-pub(crate) use counts::Counts;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{
     Admin, Asker, ClientIp, Customer, Finance, Network, Operations, Ops, PAGES_ARE_FOR_SESSIONS, Principal, Staff,
 };
 pub use extract::{Rejection, SignedIn};
-pub(crate) use lanes::PasswordLanes;
-pub(crate) use last_seen::LastSeen;
-pub(crate) use link_queue::LinkQueue;
 pub use manage::{
     Change, Managed, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset, set_password,
     set_role, user_named,
@@ -57,11 +50,10 @@ pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verif
 pub use schemas::identity::{
     Account, AccountFilter as Filter, Attempt, Ending, MAX_ACCOUNTS as MAX_USERS, Outcome, Role, User, recent_attempts,
 };
-pub use session::{Session, SessionLimits, SessionLimitsError, sessions_of};
+pub use session::{Session, sessions_of};
 pub(crate) use session::{
     StepUp, clear_cookies, close as close_session, open as open_session, session_cookie, token_of,
 };
-pub(crate) use throttle::{Guesser, Throttle};
 pub(crate) use token::make_token;
 pub use token::{Proof, TokenTerms, issue_token, revoke_token, token_user, tokens_of};
 pub use users::{CheckedUser, NewUser, UserError, add_user, check_user, create_user};

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use argon2::{Argon2, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
 
 use super::guessable::is_guessable;
-use super::lanes::PasswordPlace;
+use crate::sign_in::PasswordPlace;
 
 /// Shortest password that is taken.
 pub const MIN_PASSWORD_CHARS: usize = 15;
@@ -129,8 +129,8 @@ pub(crate) async fn verify(place: PasswordPlace, password: String, stored: Optio
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Guesser, PasswordLanes};
     use super::*;
+    use crate::sign_in::{Guesser, PasswordLanes};
 
     #[test]
     fn the_policy_refuses_what_is_short_or_guessed_first() {

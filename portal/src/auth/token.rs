@@ -14,10 +14,10 @@ use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor};
 
-use super::last_seen::{LastSeen, Used};
 use super::session::token_hash;
 use super::users::UserError;
 use super::{Guesser, PasswordLanes, notice, second_factor, verify_password};
+use crate::sign_in::Used;
 use crate::state::AppState;
 
 /// What a token begins with, so that one that was left somewhere is found.
@@ -170,7 +170,7 @@ pub(super) async fn holder(state: &AppState, token: &str) -> Result<Option<Token
     let used = Used::Token(holder.token);
     let last_ms = state.last_seen().noted(&used).max(holder.last_used_at_ms).unwrap_or(0);
     if now_ms - last_ms >= TOUCH_INTERVAL_MS {
-        LastSeen::note(state, used, now_ms);
+        state.last_seen().note(state.db(), used, now_ms);
     }
     Ok(Some(holder))
 }

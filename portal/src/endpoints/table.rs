@@ -6,14 +6,14 @@
 use super::Access::{
     Admin, Customer, Finance, Link, Metrics, Network, Operations, Ops, Public, Signature, SignedIn as AnyRole, Staff,
 };
-use super::Endpoint;
 use super::operation::{Area, Operation};
 use super::row::{first_form, form, get, signed};
+use super::{Endpoint, api_page, description};
 use crate::pages::{
-    account, admin, api_page, budget, credit, finance, invoices, jobs, notifications, paying, payment_methods, plans,
-    search, signin, subscriptions, test_gateway, usage, webhooks,
+    account, admin, budget, credit, finance, invoices, jobs, notifications, paying, payment_methods, plans, search,
+    signin, subscriptions, test_gateway, usage, webhooks,
 };
-use crate::{api, assets, exporters, health, hooks, metrics, overview, pages, range, series, server};
+use crate::{api, assets, exporters, health, hooks, metrics, overview, pages, range, series};
 
 /// All of them, by who uses them.
 #[rustfmt::skip]
@@ -27,7 +27,7 @@ pub(super) fn rows() -> Vec<Endpoint> {
         signed("/hooks/{gateway}", Signature, hooks::receive),
 
         // Signing in and out, links of mails
-        get("/", AnyRole, server::home),
+        get("/", AnyRole, pages::home),
         get("/signin", Public, signin::show),
         first_form("/signin", Public, signin::sign_in),
         get("/signin/code", Public, signin::code::show),
@@ -161,8 +161,8 @@ pub(super) fn rows() -> Vec<Endpoint> {
 
         // The description of the API
         get("/api", AnyRole, api_page::show),
-        get("/api/v1/openapi.json", Public, api::description::show)
-            .documented(Operation::new(Area::Description, "Read this description").answers::<api::description::Description>()),
+        get("/api/v1/openapi.json", Public, description::show)
+            .documented(Operation::new(Area::Description, "Read this description").answers::<description::Description>()),
 
         // Staff
         get("/search", Staff, search::show).read(),

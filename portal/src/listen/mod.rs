@@ -1,6 +1,6 @@
 //! Connections: accepted within limits, given up when the client keeps them waiting.
 //!
-//! HTTP must not take from the collector what it needs. So connections are few ([`HttpSettings::max_connections`], which
+//! HTTP must not take from the collector what it needs. So connections are few (`HttpSettings::max_connections`, which
 //! leaves descriptors to the collector), a client has a share of them, and each waits for its client within limits:
 //!
 //! ```text
@@ -43,7 +43,6 @@ use stream::ClientStream;
 pub(crate) use stream::Pace;
 
 use crate::client::Proxies;
-use crate::metrics::MetricsAccess;
 
 /// How long a client is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -86,30 +85,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Of one client, where nothing else is configured: some ten browsers.
 pub const MAX_CONNECTIONS_PER_CLIENT: usize = 64;
-
-/// How the portal is reached.
-#[derive(Clone, Debug)]
-pub struct HttpSettings {
-    /// Connections at one time.
-    pub max_connections: usize,
-    /// Of one address, of a /64 of IPv6; trusted proxies have no limit of their own.
-    pub max_connections_per_client: usize,
-    /// Who is believed about whom it speaks for.
-    pub proxies: Proxies,
-    /// Who may read `/metrics` without signing in.
-    pub metrics: MetricsAccess,
-}
-
-impl Default for HttpSettings {
-    fn default() -> HttpSettings {
-        HttpSettings {
-            max_connections: MAX_CONNECTIONS,
-            max_connections_per_client: MAX_CONNECTIONS_PER_CLIENT,
-            proxies: Proxies::default(),
-            metrics: MetricsAccess::default(),
-        }
-    }
-}
 
 /// Answers what comes over `listener` with `router` until `shutdown` completes; open requests are finished first, within a
 /// limit.

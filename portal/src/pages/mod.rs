@@ -2,7 +2,6 @@
 
 pub(crate) mod account;
 pub(crate) mod admin;
-pub(crate) mod api_page;
 pub(crate) mod budget;
 pub(crate) mod credit;
 pub(crate) mod exporters;
@@ -29,3 +28,13 @@ pub(crate) mod webhooks;
 mod staff_tests;
 #[cfg(test)]
 mod transfer_tests;
+
+use axum::response::Redirect;
+
+use crate::auth::SignedIn;
+use crate::shell;
+
+/// The first page of whoever signs in.
+pub(crate) async fn home(who: SignedIn) -> Redirect {
+    Redirect::to(shell::home(who.user.role))
+}

@@ -8,7 +8,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::endpoints::openapi::DOCUMENT;
+use super::openapi::DOCUMENT;
 use crate::error::{ApiError, Failure};
 
 /// What the address answers: a document of another standard.

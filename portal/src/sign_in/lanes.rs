@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use schemas::identity::normalised_email;
 
-use super::Guesser;
+use super::throttle::Guesser;
 use crate::admission::{Busy, Gate, Limits, Place};
 use crate::client::grouped;
 

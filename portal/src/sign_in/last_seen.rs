@@ -5,13 +5,12 @@
 //! holds the lock.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use schemas::db::Database;
 use schemas::identity;
 use schemas::ids::TokenId;
-
-use crate::state::AppState;
 
 /// Uses that wait to be written at most; further notes are dropped, and made again by the next request.
 const MAX_NOTES: usize = 10_000;
@@ -20,7 +19,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// What was used.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Used {
+pub(crate) enum Used {
     /// A session, by the hash of its token.
     Session(String),
     Token(TokenId),
@@ -45,38 +44,38 @@ impl LastSeen {
     }
 
     /// When it was last used, if that is not written yet.
-    pub(super) fn noted(&self, used: &Used) -> Option<i64> {
+    pub(crate) fn noted(&self, used: &Used) -> Option<i64> {
         self.notes().waiting.get(used).copied()
     }
 
     /// Notes that it was used, and has that written.
-    pub(super) fn note(state: &AppState, used: Used, now_ms: i64) {
-        let mut notes = state.last_seen().notes();
+    pub(crate) fn note(self: &Arc<Self>, db: &Database, used: Used, now_ms: i64) {
+        let mut notes = self.notes();
         if notes.waiting.len() >= MAX_NOTES && !notes.waiting.contains_key(&used) {
             return;
         }
         notes.waiting.insert(used, now_ms);
         if !notes.is_writing {
             notes.is_writing = true;
-            tokio::spawn(write(state.clone()));
+            tokio::spawn(write(Arc::clone(self), db.clone()));
         }
     }
 }
 
 /// Writes until nothing waits.
-async fn write(state: AppState) {
+async fn write(last_seen: Arc<LastSeen>, db: Database) {
     loop {
         let waiting = {
-            let mut notes = state.last_seen().notes();
+            let mut notes = last_seen.notes();
             if notes.waiting.is_empty() {
                 notes.is_writing = false;
                 return;
             }
             notes.waiting.clone()
         };
-        match write_all(&state, &waiting).await {
+        match write_all(&db, &waiting).await {
             Ok(()) => {
-                let mut notes = state.last_seen().notes();
+                let mut notes = last_seen.notes();
                 // One that was noted again meanwhile is written again.
                 notes.waiting.retain(|used, seen_ms| waiting.get(used) != Some(seen_ms));
             }
@@ -92,8 +91,8 @@ async fn write(state: AppState) {
     }
 }
 
-async fn write_all(state: &AppState, waiting: &HashMap<Used, i64>) -> Result<(), sqlx::Error> {
-    let mut transaction = state.db().begin_write().await?;
+async fn write_all(db: &Database, waiting: &HashMap<Used, i64>) -> Result<(), sqlx::Error> {
+    let mut transaction = db.begin_write().await?;
     for (used, seen_ms) in waiting {
         match used {
             Used::Session(hash) => identity::note_session_used(&mut transaction, hash, *seen_ms).await?,

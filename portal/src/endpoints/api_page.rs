@@ -4,8 +4,8 @@ use askama::Template;
 use axum::response::Response;
 use schemas::error_class::ErrorClass;
 
+use super::{Area, ENDPOINTS, Endpoint};
 use crate::auth::{Role, SignedIn};
-use crate::endpoints::{Area, ENDPOINTS, Endpoint};
 use crate::error::{PageError, page};
 use crate::error_table::{codes, outcome};
 use crate::shell::Shell;
