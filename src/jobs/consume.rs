@@ -32,13 +32,7 @@ impl Job for Consume {
     }
 
     fn description(&self) -> &'static str {
-        match self.consumer.name() {
-            "dispatch_mail" => "Queues the mails of new events",
-            "dispatch_webhooks" => "Queues the webhook calls of new events",
-            "dispatch_discord" => "Queues the Discord posts of new events",
-            "dispatch_notifications" => "Writes the notifications of new events for the portal",
-            _ => "Reacts to new events",
-        }
+        self.consumer.description()
     }
 
     fn schedule(&self) -> Schedule {
@@ -52,16 +46,9 @@ impl Job for Consume {
             .await
             .context("events could not be told")?;
         Ok(Done::counted(handled.written, || {
-            let noun = match self.consumer.name() {
-                "dispatch_mail" => "mail",
-                "dispatch_webhooks" => "webhook call",
-                "dispatch_discord" => "Discord post",
-                "dispatch_notifications" => "notification",
-                _ => "record",
-            };
             format!(
                 "{} for {}",
-                count(handled.written, noun),
+                count(handled.written, self.consumer.noun()),
                 count(handled.events, "event")
             )
         }))

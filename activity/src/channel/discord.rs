@@ -58,6 +58,14 @@ impl Consumer for Discord {
         "dispatch_discord"
     }
 
+    fn description(&self) -> &'static str {
+        "Queues the Discord posts of new events"
+    }
+
+    fn noun(&self) -> &'static str {
+        "Discord post"
+    }
+
     fn wants(&self, _event_type: EventType) -> bool {
         true
     }

@@ -23,6 +23,14 @@ impl Consumer for InApp {
         "dispatch_notifications"
     }
 
+    fn description(&self) -> &'static str {
+        "Writes the notifications of new events for the portal"
+    }
+
+    fn noun(&self) -> &'static str {
+        "notification"
+    }
+
     fn wants(&self, event_type: EventType) -> bool {
         event_type.is_shown_in_portal()
     }

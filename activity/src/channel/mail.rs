@@ -44,6 +44,14 @@ impl Consumer for Mail {
         "dispatch_mail"
     }
 
+    fn description(&self) -> &'static str {
+        "Queues the mails of new events"
+    }
+
+    fn noun(&self) -> &'static str {
+        "mail"
+    }
+
     fn wants(&self, event_type: EventType) -> bool {
         !matches!(event_type.audience(), Audience::Portal | Audience::Nobody)
     }

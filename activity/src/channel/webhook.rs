@@ -38,6 +38,14 @@ impl Consumer for Webhooks {
         "dispatch_webhooks"
     }
 
+    fn description(&self) -> &'static str {
+        "Queues the webhook calls of new events"
+    }
+
+    fn noun(&self) -> &'static str {
+        "webhook call"
+    }
+
     fn wants(&self, _event_type: EventType) -> bool {
         true
     }

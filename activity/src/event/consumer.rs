@@ -44,6 +44,12 @@ pub trait Consumer: Send + Sync + Debug {
     /// As its cursor, its job and metrics name it: for good, since a renamed one is a new one.
     fn name(&self) -> &'static str;
 
+    /// What it does, in a sentence without a full stop: its job's description.
+    fn description(&self) -> &'static str;
+
+    /// One thing that it writes, as results of its job count them: "mail".
+    fn noun(&self) -> &'static str;
+
     /// Whether it reacts to events of this type; others are passed without being read.
     fn wants(&self, event_type: EventType) -> bool;
 

@@ -34,6 +34,14 @@ impl Consumer for Scribe {
         self.name
     }
 
+    fn description(&self) -> &'static str {
+        "Writes down what it is given"
+    }
+
+    fn noun(&self) -> &'static str {
+        "record"
+    }
+
     fn wants(&self, event_type: EventType) -> bool {
         self.wants.contains(&event_type)
     }
