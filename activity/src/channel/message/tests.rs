@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use schemas::ids::{CustomerId, EventId};
 use serde_json::json;
 
@@ -31,13 +33,18 @@ fn an_invoice_says_how_much_is_due_when_in_the_customers_days() {
 }
 
 #[test]
-fn every_event_that_people_are_told_of_has_words_even_without_facts() {
+fn every_event_that_people_are_told_of_has_words_of_its_own_even_without_facts() {
+    let mut told = BTreeMap::new();
     for kind in EventType::ALL {
         let message = compose(&event(*kind, json!({})), &TimeZone::UTC);
         assert!(!message.subject.is_empty() && !message.heading.is_empty(), "{kind}");
         assert!(!message.summary().is_empty(), "{kind}");
         assert_ne!(message.heading, kind.name(), "{kind} has only its name");
         assert!(message.action.is_some(), "{kind} leads nowhere");
+        let words = (message.subject.clone(), message.summary().to_owned());
+        if let Some(other) = told.insert(words, kind) {
+            panic!("{kind} is told in the words of {other}");
+        }
         let is_of = |area: &str| kind.name().starts_with(area);
         if is_of("invoice.") || is_of("credit_note.") || is_of("subscription.") {
             let all = format!("{} {}", message.subject, message.paragraphs.join(" "));
