@@ -35,6 +35,7 @@ pub mod event;
 pub mod evidence;
 pub mod exclusion;
 pub mod export;
+mod field;
 pub mod guard;
 #[cfg(test)]
 mod histories;

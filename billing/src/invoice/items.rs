@@ -11,8 +11,9 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::catalog::{MAX_BASE_MINOR, check_range, checked_text};
+use crate::catalog::MAX_BASE_MINOR;
 use crate::evidence::Evidence;
+use crate::field::{check_range, checked_text};
 use crate::rating::{DraftLine, LineKind};
 
 /// Characters in the description of an item at most.

@@ -52,8 +52,8 @@ use schemas::money::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
 use crate::BillingError;
-use crate::catalog::named;
 use crate::evidence::Evidence;
+use crate::field::named;
 use crate::rating::{DraftLine, LineKind};
 use crate::tax::{TaxAmount, Unsettled};
 

@@ -23,6 +23,7 @@ use super::write::{
 use super::{Contract, MAX_QUANTITY, addon, hold, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
+use crate::field::{check_range, checked_text};
 use crate::guard;
 use crate::rating::cycle_words;
 
@@ -108,7 +109,7 @@ async fn apply(
     let price = catalog::price(&mut *connection, change.price).await?;
     let plan = catalog::plan(&mut *connection, price.plan).await?;
     check_price(&plan, &price, subscription.customer, before.customer.currency)?;
-    catalog::check_range("quantity", change.quantity, 1, MAX_QUANTITY)?;
+    check_range("quantity", change.quantity, 1, MAX_QUANTITY)?;
     let old = before.last_phase();
     if plan.is_free && change.quantity != 1 {
         return Err(BillingError::FreePlanIsOne { subscription: id });
@@ -276,7 +277,7 @@ pub(super) async fn cancel_and(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let Cancelling { end, afterwards, .. } = how;
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
     if subscription.cancel_at_ms.is_some() && end != End::Now && !how.is_with_parent {
@@ -604,7 +605,7 @@ pub async fn hold(
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     if hold::is_held(connection, id, cause, false).await? {
         return Ok(());
