@@ -5,7 +5,7 @@
 //! * Usage comes from whoever implements [`schemas::usage::UsageSource`]: rating never reads flows itself.
 //! * [`rating`]: plan + price + usage + period → lines. Pure functions; [`ratio`] is the only place where a cent is
 //!   rounded (B2).
-//! * [`evidence`]: what a line was computed from, kept with it (B5).
+//! * [`line_kind`]: what a line charges for. [`evidence`]: what it was computed from, kept with it (B5).
 //! * [`invoice`]: preview, close, read, recompute, explain, export.
 //! * [`ledger`]: double entry (B1).
 //! * [`settlement`]: what settles documents, and what opens them again.
@@ -42,6 +42,7 @@ mod histories;
 pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;
+pub mod line_kind;
 #[cfg(test)]
 mod model;
 pub mod payment;

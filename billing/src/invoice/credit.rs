@@ -28,7 +28,8 @@ use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWith
 use crate::event;
 use crate::evidence::Evidence;
 use crate::field::checked_text;
-use crate::rating::{DraftLine, LineKind};
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 use crate::tax::{ChargedTax, TaxGroup};
 use crate::{BillingError, guard, settlement};
 

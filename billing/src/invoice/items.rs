@@ -14,7 +14,8 @@ use crate::BillingError;
 use crate::catalog::MAX_BASE_MINOR;
 use crate::evidence::Evidence;
 use crate::field::{check_range, checked_text};
-use crate::rating::{DraftLine, LineKind};
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 
 /// Characters in the description of an item at most.
 const MAX_DESCRIPTION_CHARS: usize = 300;

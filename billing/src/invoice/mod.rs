@@ -54,7 +54,8 @@ use serde::{Deserialize, Serialize};
 use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::field::named;
-use crate::rating::{DraftLine, LineKind};
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 use crate::tax::{TaxAmount, Unsettled};
 
 /// Days that a customer has to pay, from finalisation, where the terms of collection do not say otherwise.

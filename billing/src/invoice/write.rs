@@ -18,7 +18,8 @@ use crate::dunning::{self, Terms};
 use crate::event;
 use crate::evidence::Evidence;
 use crate::ledger::{self, Account, NewTransaction, Posting};
-use crate::rating::{DraftLine, LineKind};
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 
 /// A document as it was written.
 #[derive(Clone, PartialEq, Eq, Debug)]

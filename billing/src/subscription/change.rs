@@ -11,7 +11,7 @@ use activity::event::EventType;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
-use schemas::period::{AnchorDay, local_date, midnight_ms};
+use schemas::period::{AnchorDay, cycle_words, local_date, midnight_ms};
 use serde_json::json;
 use sqlx::AnyConnection;
 
@@ -25,7 +25,6 @@ use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::field::{check_range, checked_text};
 use crate::guard;
-use crate::rating::cycle_words;
 
 /// Characters in a reason at most.
 pub const MAX_REASON_CHARS: usize = 500;

@@ -9,11 +9,11 @@ use billing::BillingError;
 use billing::approval::{Action as Asked, Gate, NewRequest, wanted};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
 use billing::price::UsagePrice;
-use billing::rating::cycle_words;
 use billing::subscription::reprice::{Touched, touched};
 use jiff::tz::TimeZone;
 use schemas::ids::{PlanId, PriceId};
 use schemas::money::{Currency, Money};
+use schemas::period::cycle_words;
 use sqlx::AnyConnection;
 
 use super::PATH;
