@@ -1,6 +1,6 @@
 //! From number to money: what a plan charges, what a period used, and the invoice that says so.
 //!
-//! * [`catalog`]: plans and their prices.
+//! * [`catalog`]: plans and their prices; [`catalog_act`]: what people do to them, with its entry in the audit log.
 //! * [`subscription`]: which service pays for which plan, and the periods that follow from it.
 //! * Usage comes from whoever implements [`schemas::usage::UsageSource`]: rating never reads flows itself.
 //! * [`rating`]: plan + price + usage + period → lines. Pure functions; [`ratio`] is the only place where a cent is
@@ -26,6 +26,7 @@ pub mod aging;
 pub mod approval;
 pub mod budget;
 pub mod catalog;
+pub mod catalog_act;
 pub mod charger;
 pub mod deal;
 pub mod document;

@@ -12,7 +12,7 @@ use sqlx::AnyConnection;
 
 use super::{Action, ActionError, Admin, PriceVersion};
 use crate::catalog::NewPrice;
-use crate::catalog::act::add_price_moving;
+use crate::catalog_act::add_price_moving;
 use crate::price::UsagePrice;
 use crate::refund::{self, Confirmed, RefundError, RefundRequest};
 use crate::settlement::SettlementError;

@@ -4,7 +4,6 @@
 //! charges in one of three ways, and only the fields of its way exist ([`Terms`]). A change of price is a new version with
 //! a later `valid_from`; subscriptions keep the version that they were made with until they are moved to another.
 
-pub mod act;
 mod coupon;
 mod sold;
 mod spec;
