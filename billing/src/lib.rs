@@ -14,6 +14,7 @@
 //! * [`refund`]: what is given back of an invoice and the money that leaves, as one act.
 //! * [`vat`]: whether customers' VAT numbers were given out.
 //! * [`approval`], [`event`]: what of billing a second admin decides, and the facts of its events; both stand on [`activity`].
+//! * [`collection_terms`]: when invoices are due, and the days on which something is done where they are not paid.
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
 //!
@@ -28,6 +29,7 @@ pub mod budget;
 pub mod catalog;
 pub mod catalog_act;
 pub mod charger;
+pub mod collection_terms;
 pub mod deal;
 pub mod document;
 pub mod dunning;

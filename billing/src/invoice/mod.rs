@@ -58,8 +58,6 @@ use crate::line_kind::LineKind;
 use crate::rating::DraftLine;
 use crate::tax::{TaxAmount, Unsettled};
 
-/// Days that a customer has to pay, from finalisation, where the terms of collection do not say otherwise.
-pub const PAYMENT_TERM_DAYS: i64 = 14;
 /// Invoices that one page of [`list_all`] holds at most.
 pub const MAX_PAGE: i64 = 1000;
 

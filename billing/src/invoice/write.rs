@@ -14,7 +14,7 @@ use sqlx::AnyConnection;
 use super::given_back::{self, Cause};
 use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, number};
 use crate::BillingError;
-use crate::dunning::{self, Terms};
+use crate::collection_terms::{self, Terms};
 use crate::event;
 use crate::evidence::Evidence;
 use crate::ledger::{self, Account, NewTransaction, Posting};
@@ -79,7 +79,7 @@ pub(super) async fn write(
     let without_id = documents.iter().filter(|document| document.id.is_none()).count();
     let count = i64::try_from(without_id).unwrap_or(i64::MAX);
     let mut next = next_ids(connection, "invoice", count).await?;
-    let terms = dunning::terms(&mut *connection).await?;
+    let terms = collection_terms::terms(&mut *connection).await?;
     let numbered = documents.iter().map(|document| {
         let Parties { entity, seller, .. } = document.parties;
         (entity, seller, document.draft.kind)
