@@ -39,6 +39,7 @@ pub mod evidence;
 pub mod exclusion;
 pub mod export;
 mod field;
+mod gateway_name;
 pub mod guard;
 #[cfg(test)]
 mod histories;
