@@ -13,7 +13,8 @@
 //! * [`payment`]: money that comes in and goes out through gateways, exactly once (B4).
 //! * [`refund`]: what is given back of an invoice and the money that leaves, as one act.
 //! * [`vat`]: whether customers' VAT numbers were given out.
-//! * [`approval`], [`event`]: what of billing a second admin decides, and the facts of its events; both stand on [`activity`].
+//! * [`action`], [`approval`]: what of billing a second admin decides, and doing it. [`event`]: the facts of its events. They stand
+//!   on [`activity`].
 //! * [`collection_terms`]: when invoices are due, and the days on which something is done where they are not paid.
 //! * [`dunning`], [`top_up`], [`budget`]: what is done about unpaid invoices, low credit and high spending; [`charger`] is
 //!   where they meet payments.
@@ -23,6 +24,7 @@
 //!
 //! Nothing here reads a clock: whoever calls says what time it is.
 
+pub mod action;
 pub mod aging;
 pub mod approval;
 pub mod budget;

@@ -86,7 +86,7 @@ known_types! {
     analytics::console::OutputError,
     analytics::console::SqlError,
     billing::BillingError,
-    billing::approval::ActionError,
+    billing::action::ActionError,
     billing::approval::ExecuteError,
     billing::budget::BudgetError,
     billing::charger::ChargerError,
