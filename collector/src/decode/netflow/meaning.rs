@@ -15,7 +15,7 @@ use super::totals::Totals;
 use super::twice::{OBSERVATIONS_MAX, Twice};
 use crate::counts::Counter;
 use crate::decode::discard;
-use crate::decode::reading::Reading;
+use crate::reading::Reading;
 
 /// Of one observation domain.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
