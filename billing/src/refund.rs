@@ -450,9 +450,7 @@ async fn preview_beside(
 /// # Errors
 /// As the database answers.
 pub async fn threshold(connection: &mut AnyConnection, currency: Currency) -> Result<Money, RefundError> {
-    let thresholds = activity::risk::thresholds(connection)
-        .await
-        .map_err(ActionError::from)?;
+    let thresholds = activity::risk::thresholds(connection).await?;
     Ok(Money::new(thresholds.refund_over_minor, currency))
 }
 
