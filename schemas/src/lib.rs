@@ -10,7 +10,7 @@
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`bulk`]: many rows in
 //!   one statement; [`trial`]: what something would do to it.
 //! * [`identity`]: who signs in: users, sessions, second factors, known browsers.
-//! * [`secret`]: secrets at rest, sealed under a key file.
+//! * [`secret`]: secrets at rest, sealed under a key file; [`secret_keys`]: its keys at start, in rotation and when they are lost.
 //! * [`clock`]: what time it is; a test can say.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
@@ -43,6 +43,7 @@ pub mod retention;
 pub mod sampling;
 pub mod search;
 pub mod secret;
+pub mod secret_keys;
 pub mod spreadsheet;
 pub mod text;
 pub mod trial;

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.portal.http = address;
     let clock = match args.clock {
         Some(at) => begin_clock(&database, at).await?,
-        None => clock::of(&database).await?,
+        None => clock::of(database.pool()).await?,
     };
     // Before anybody can order anything by it.
     if let Some(stopped) = guard::look(&database, config.billing.clock_limits(), clock.now_ms()).await? {

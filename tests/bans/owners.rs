@@ -528,7 +528,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "the index is made from what is searched for",
     },
     Exception {
-        module: "schemas::secret",
+        module: "schemas::secret_keys",
         access: Access::Writes,
         tables: &[
             "recovery_codes",

@@ -160,7 +160,7 @@ pub struct CheckedUser {
 /// When the email, name, role or password is not acceptable, or the email is taken.
 pub async fn create_user(db: &Database, new: &NewUser<'_>, by: By) -> Result<UserId, UserError> {
     let checked = check_user(new).await?;
-    let now_ms = clock::of(db).await?.now_ms();
+    let now_ms = clock::of(db.pool()).await?.now_ms();
     let mut act = Act::begin(db, by, now_ms).await?;
     let (connection, by) = act.asking();
     let (id, managed) = add_user(connection, &checked, by, now_ms).await?;
