@@ -110,7 +110,7 @@ known_types! {
     billing::vat::RegisterError,
     schemas::assignment::OverlapError,
     schemas::clock::ClockError,
-    schemas::correction::CorrectionError,
+    schemas::metering::correction::CorrectionError,
     schemas::db::DatabaseError,
     schemas::file_format::NewerFormat,
     schemas::identity::RoleError,

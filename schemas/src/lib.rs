@@ -1,7 +1,7 @@
 //! The words every other crate shares: what a window is, what money is, who owns what, and the database that keeps it.
 //!
-//! * [`assignment`], [`metering`]: which service an address or interface belongs to, and how exporters are configured.
-//! * [`correction`]: what is said of an exporter's past.
+//! * [`assignment`], [`metering`]: which service an address or interface belongs to, how exporters are configured, and what is
+//!   said of their past.
 //! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`prefix`]: networks that people write.
@@ -23,7 +23,6 @@ pub mod assignment;
 pub mod audit_chain;
 pub mod bulk;
 pub mod clock;
-pub mod correction;
 pub mod db;
 pub mod error_class;
 pub mod fault;
