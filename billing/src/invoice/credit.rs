@@ -20,10 +20,11 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
-use super::given_back::{self, Cause, Left};
+use super::given_back::{self, Left};
+use super::new_document::{Cause, Corrects, NewDocument, Parties};
 use super::read::get_in;
 use super::taxes::{Charged, Totals};
-use super::write::{Corrects, NewDocument, Parties, write};
+use super::write::write;
 use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
 use crate::event;
 use crate::evidence::Evidence;

@@ -17,7 +17,7 @@ use schemas::usage::{PeriodUsage, UsageMode};
 use sqlx::AnyConnection;
 
 use super::corrections::{self, Months};
-use super::due::{self, Due, What};
+use super::due::{self, Current, Due, What};
 use super::given_back::Left;
 use super::history::{ChargedKey, ChargedUsage, charged_bases, charged_usage, pool_lines};
 use super::items::{ChargeItem, open_items};
@@ -81,15 +81,6 @@ pub(super) struct Drafts {
 pub(super) struct Preparation {
     pub(super) drafts: Vec<Drafts>,
     pub(super) failed: Vec<(CustomerId, BillingError)>,
-}
-
-/// Whether periods that are not over take part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Current {
-    Included,
-    Excluded,
-    /// As excluded, for a look ahead that finalises nothing.
-    Ahead,
 }
 
 /// A customer with what is due.

@@ -23,6 +23,7 @@ mod given_back;
 mod held;
 mod history;
 mod items;
+mod new_document;
 mod number;
 mod pool;
 mod prospect;
