@@ -18,7 +18,7 @@ use activity::channel::MailConfig;
 use activity::risk::Thresholds;
 use analytics::truth::TruthSettings;
 use anyhow::{Context as _, bail};
-use billing::dunning::Terms;
+use billing::collection_terms::Terms;
 use billing::guard::ClockLimits;
 use billing::payment::paypal::{self, Paypal, PaypalConfig};
 use billing::payment::stripe::{self, Stripe, StripeConfig};

@@ -21,7 +21,8 @@ use schemas::interfaces::KnownInterfaces;
 use schemas::inventory;
 use schemas::metering::MeteringConfig;
 use schemas::money::{Currency, MoneyError};
-use schemas::secret::{self, KeyFile};
+use schemas::secret::KeyFile;
+use schemas::secret_keys;
 use schemas::window::instant_text;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -307,7 +308,7 @@ impl Data {
 pub(crate) async fn open_database(config: &Config, config_path: Option<&Path>) -> anyhow::Result<Database> {
     let file = config.secrets.key_file(config_path, &config.data_dir);
     let database = upgrade::open(config).await?;
-    let (database, unlocked) = secret::unlock(database, &file)
+    let (database, unlocked) = secret_keys::unlock(database, &file)
         .await
         .context("open the secrets in the database")?;
     let path = file.path().display();
@@ -379,7 +380,7 @@ pub(crate) fn plain_decimal(text: &str) -> Result<Decimal, String> {
 
 /// What time billing takes it for, UTC milliseconds: a database made for rehearsals has a clock of its own.
 pub(crate) async fn now_ms(database: &Database) -> anyhow::Result<i64> {
-    Ok(clock::of(database).await?.now_ms())
+    Ok(clock::of(database.pool()).await?.now_ms())
 }
 
 /// As [`now_ms`], for what charges or decides what is charged: refused while billing is stopped, because the clock moved
@@ -398,7 +399,7 @@ pub(crate) async fn guarded_usage(
     database: &Database,
     analytics: Analytics,
 ) -> anyhow::Result<MeteredUsage> {
-    let guards = config.billing.guards(clock::of(database).await?.is_test());
+    let guards = config.billing.guards(clock::of(database.pool()).await?.is_test());
     Ok(MeteredUsage::new(analytics, &config.metering()).guarded(guards))
 }
 

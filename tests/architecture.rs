@@ -5,7 +5,7 @@
 //!
 //! * a name whose first part is a folder of the repository (`billing/src/ledger.rs`, `docs/decisions/`), from the root or from the folder of
 //!   the document;
-//! * the name of a Rust file (`state.rs`, `decode/reading.rs`), which must be the end of some path.
+//! * the name of a Rust file (`state.rs`, `decode/dispatch.rs`), which must be the end of some path.
 //!
 //! A word in capitals stands for something (`fuzz/findings/TARGET/`, `src/commands/NOUN.rs`), as do `<…>`, `*` and `…`. The data folder has names that folders of the
 //! repository have too: see [`IN_DATA_FOLDER`].

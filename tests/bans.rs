@@ -1,9 +1,10 @@
-//! What no source may name: column formats and engines in the portal and the command line, and SQL on a table outside the module that
-//! owns it.
+//! What no source may name: column formats and engines in the portal and the command line, SQL on a table outside the module that
+//! owns it, and what names it in turn (`circles.rs`).
 //!
 //! It reads sources as text; nothing is compiled for it. A statement is seen where its table follows `FROM`, `JOIN`, `INTO` or `UPDATE` in
 //! upper case, as all of ours are written; a table whose name comes out of a variable is not.
 
+mod circles;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,14 +8,15 @@
 //! Names of people lie beside the log, where they can be erased.
 
 pub mod chain;
+mod note;
 
+pub use note::{By, Note};
 use schemas::audit_chain::{Content, committed};
 use schemas::db::{next_id, next_ids};
 use schemas::ids::{AuditId, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::act::{By, Note};
 use crate::event::{self, EventError, EventType, NewEvent};
 
 /// Stands where a name or a text was erased.

@@ -17,6 +17,7 @@
 
 mod deliver;
 pub mod discord;
+mod discord_address;
 pub mod endpoint;
 pub mod guard;
 pub mod in_app;

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::act::Note;
-use crate::approval::ApprovalError;
 use crate::audit::Risk;
 
 /// The row of `settings` that holds the thresholds in force.
@@ -311,7 +310,7 @@ impl Thresholds {
 ///
 /// # Errors
 /// As the database answers, or when what is stored is not understood.
-pub async fn thresholds(db: impl AnyExecutor<'_>) -> Result<Thresholds, ApprovalError> {
+pub async fn thresholds(db: impl AnyExecutor<'_>) -> Result<Thresholds, sqlx::Error> {
     let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
         .bind(SETTING)
         .fetch_optional(db)
@@ -320,17 +319,14 @@ pub async fn thresholds(db: impl AnyExecutor<'_>) -> Result<Thresholds, Approval
         return Ok(Thresholds::DEFAULT);
     };
     let text: String = row.try_get(0)?;
-    serde_json::from_str(&text).map_err(|_| ApprovalError::Corrupt {
-        what: "thresholds",
-        text,
-    })
+    serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Stores thresholds; `None` where they are in force already.
 ///
 /// # Errors
 /// As the database answers, or when what is stored is not understood.
-pub async fn set_thresholds(connection: &mut AnyConnection, new: &Thresholds) -> Result<Option<Note>, ApprovalError> {
+pub async fn set_thresholds(connection: &mut AnyConnection, new: &Thresholds) -> Result<Option<Note>, sqlx::Error> {
     let before = thresholds(&mut *connection).await?;
     if before == *new {
         return Ok(None);
@@ -349,7 +345,7 @@ async fn store(
     connection: &mut AnyConnection,
     name: &str,
     value: Result<String, serde_json::Error>,
-) -> Result<(), ApprovalError> {
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )

@@ -1,4 +1,4 @@
-//! Stored flows read anew under other settings of their exporter ([`schemas::correction`]).
+//! Stored flows read anew under other settings of their exporter ([`schemas::metering::correction`]).
 //!
 //! A rehearsal and the real thing are the same walk over the same files ([`crate::rewrite`]); the first writes nothing. What
 //! either answers is what the corrected flows meant before and after, by service: volume is that of [`Flow::bytes_scaled`] of
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use schemas::correction::Correction;
+use schemas::metering::correction::Correction;
 use tables::correction;
 use tables::flow::{Flow, Metered};
 use tables::metering::Enricher;

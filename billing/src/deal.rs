@@ -14,10 +14,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::catalog::{
-    self, Attributes, MAX_ATTRIBUTE_CHARS, MAX_PLAN_NAME_CHARS, NewPlan, NewPrice, PlanKind, Terms, check_range,
-    checked_text, named,
-};
+use crate::catalog::{self, Attributes, MAX_ATTRIBUTE_CHARS, MAX_PLAN_NAME_CHARS, NewPlan, NewPrice, PlanKind, Terms};
+use crate::field::{check_range, checked_text, named};
 use crate::price::UsagePrice;
 use crate::subscription::{NewSubscription, subscribe};
 

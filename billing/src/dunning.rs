@@ -30,12 +30,10 @@ mod notices;
 mod outlook;
 mod recovery;
 mod schedule;
-mod terms;
 
 pub use outlook::{Outlook, is_charged_next, outlook};
 pub use recovery::{Recovered, recover, recover_customer};
-pub use schedule::{MAX_DAY, MAX_RETRIES, Progress, Schedule, ScheduleError};
-pub use terms::{MAX_NOTICE_DAYS, MAX_NOTICES, MAX_TERM_DAYS, MAX_TERMINATE_DAY, Terms, TermsError, set_terms, terms};
+pub use schedule::Progress;
 
 use activity::event::{EventError, EventType};
 use schemas::db::Database;
@@ -49,6 +47,7 @@ use tracing::{info, warn};
 use self::schedule::Dates;
 use crate::BillingError;
 use crate::charger::{self, Charge, Charger, Order, Purpose};
+use crate::collection_terms::{Schedule, TermsError, terms};
 use crate::settlement::{self, SettlementError};
 use crate::subscription::change::{self, End};
 use crate::subscription::holds;

@@ -8,13 +8,12 @@ use schemas::ids::{
 };
 use schemas::inventory::InventoryError;
 use schemas::money::{Currency, Money, MoneyError};
-use schemas::period::PeriodError;
+use schemas::period::{PeriodError, cycle_words};
 use schemas::usage::UsageError;
 use schemas::window::instant_text;
 
 use crate::guard::Stopped;
 use crate::ledger::LedgerError;
-use crate::rating::cycle_words;
 use crate::settlement::SettlementError;
 use crate::subscription::State;
 use crate::subscription::state::Happening;

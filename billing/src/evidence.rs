@@ -9,8 +9,8 @@ use schemas::usage::{PeriodUsage, UsageMode};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::QuotaUnit;
+use crate::line_kind::LineKind;
 use crate::price::UsagePrice;
-use crate::rating::LineKind;
 
 /// What an invoice line was computed from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]

@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::catalog::{check_range, checked_text};
+use crate::field::{check_range, checked_text};
 
 /// Characters in a reason at most.
 const MAX_REASON_CHARS: usize = 300;

@@ -13,6 +13,7 @@ use schemas::money::MoneyError;
 use serde::{Deserialize, Serialize};
 
 use crate::BillingError;
+use crate::field::{check_decimal, check_range};
 use crate::ratio::Ratio;
 
 /// Major units that a unit or a package can cost at most.
@@ -227,16 +228,16 @@ impl UsagePrice {
     /// # Errors
     /// Which field is wrong, and what it may be.
     pub fn check(&self) -> Result<(), BillingError> {
-        let check_rate = |rate: Decimal| crate::catalog::check_decimal("usage rate", rate, MAX_RATE, MAX_RATE_PLACES);
+        let check_rate = |rate: Decimal| check_decimal("usage rate", rate, MAX_RATE, MAX_RATE_PLACES);
         match self {
             UsagePrice::PerUnit { rate } => check_rate(*rate),
             UsagePrice::Package { units, rate } => {
-                crate::catalog::check_range("units in a package", *units, 1, MAX_TIER_UNITS)?;
+                check_range("units in a package", *units, 1, MAX_TIER_UNITS)?;
                 check_rate(*rate)
             }
             UsagePrice::Graduated { tiers } | UsagePrice::Volume { tiers } => {
                 let count = i64::try_from(tiers.len()).unwrap_or(i64::MAX);
-                crate::catalog::check_range("number of tiers", count, 1, MAX_TIERS as i64)?;
+                check_range("number of tiers", count, 1, MAX_TIERS as i64)?;
                 let mut below = 0;
                 for (index, tier) in tiers.iter().enumerate() {
                     check_rate(tier.rate)?;
@@ -244,7 +245,7 @@ impl UsagePrice {
                     match tier.up_to_units {
                         None if is_last => {}
                         Some(up_to) if !is_last => {
-                            crate::catalog::check_range("end of a tier", up_to, below + 1, MAX_TIER_UNITS)?;
+                            check_range("end of a tier", up_to, below + 1, MAX_TIER_UNITS)?;
                             below = up_to;
                         }
                         _ => return Err(BillingError::TiersEnd),

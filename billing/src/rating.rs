@@ -25,13 +25,14 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
-use schemas::period::Period;
+use schemas::period::{Period, cycle_words};
 
 pub use usage::{UsageParts, describe, held_days, rate_usage, usage_charge, usage_line, usage_parts};
 
 use crate::BillingError;
 use crate::catalog::{Discount, PlanKind};
 use crate::evidence::{BaseCharge, Covered, Evidence, MonthCount, PartOfMonth, UnusedMonths};
+use crate::line_kind::LineKind;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 
@@ -39,69 +40,6 @@ use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};
 pub const QUANTITY_PLACES: u32 = 6;
 /// Bits per second in an Mbit/s.
 pub const BPS_PER_MBPS: u64 = 1_000_000;
-
-/// What a line charges for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LineKind {
-    Base,
-    Addon,
-    Discount,
-    /// Days charged in advance that are not used.
-    Unused,
-    TransferOverage,
-    PercentileOverage,
-    Adjustment,
-    /// Charged or credited by hand.
-    Item,
-    /// Taken back by a credit note.
-    Reversal,
-}
-
-impl LineKind {
-    pub const ALL: [LineKind; 9] = [
-        LineKind::Base,
-        LineKind::Addon,
-        LineKind::Discount,
-        LineKind::Unused,
-        LineKind::TransferOverage,
-        LineKind::PercentileOverage,
-        LineKind::Adjustment,
-        LineKind::Item,
-        LineKind::Reversal,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            LineKind::Base => "base",
-            LineKind::Addon => "addon",
-            LineKind::Discount => "discount",
-            LineKind::Unused => "unused",
-            LineKind::TransferOverage => "transfer_overage",
-            LineKind::PercentileOverage => "percentile_overage",
-            LineKind::Adjustment => "adjustment",
-            LineKind::Item => "item",
-            LineKind::Reversal => "reversal",
-        }
-    }
-
-    /// True for lines that come from measured usage.
-    pub fn is_usage(self) -> bool {
-        matches!(
-            self,
-            LineKind::TransferOverage | LineKind::PercentileOverage | LineKind::Adjustment
-        )
-    }
-}
-
-impl std::str::FromStr for LineKind {
-    type Err = BillingError;
-
-    fn from_str(text: &str) -> Result<LineKind, BillingError> {
-        let kind = LineKind::ALL.into_iter().find(|kind| kind.name() == text);
-        kind.ok_or_else(|| BillingError::corrupt("line kind", text))
-    }
-}
 
 /// A line before it is on an invoice.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -144,14 +82,6 @@ pub fn base_amount(charge: &BaseCharge, currency: Currency) -> Result<Ratio, Bil
     let base = Ratio::money(Money::new(charge.base_minor, currency))?;
     let share = Ratio::integer(charge.days.into()).over(charge.nominal_days.into())?;
     Ok(base.times(Ratio::integer(charge.quantity.into()))?.times(share)?)
-}
-
-/// `month` or `3 months`.
-pub fn cycle_words(months: i64) -> String {
-    match months {
-        1 => "month".to_owned(),
-        months => format!("{months} months"),
-    }
 }
 
 /// The lines for the base price of a period: the price, and what the coupon takes off it.

@@ -32,6 +32,7 @@
 mod counted;
 
 use activity::act::By;
+use activity::approval::Requested;
 pub use counted::{PendingRefund, pending};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, RefundId};
@@ -40,7 +41,7 @@ use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::BillingError;
-use crate::approval::{self, Action, ActionError, NewRequest, Requested};
+use crate::action::{self, Action, ActionError, NewRequest};
 use crate::invoice::{self, Correctable, Credited};
 use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
 use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
@@ -449,9 +450,7 @@ async fn preview_beside(
 /// # Errors
 /// As the database answers.
 pub async fn threshold(connection: &mut AnyConnection, currency: Currency) -> Result<Money, RefundError> {
-    let thresholds = activity::risk::thresholds(connection)
-        .await
-        .map_err(ActionError::from)?;
+    let thresholds = activity::risk::thresholds(connection).await?;
     Ok(Money::new(thresholds.refund_over_minor, currency))
 }
 
@@ -593,7 +592,7 @@ pub async fn request_approval(
         subject: preview.payment.to_string(),
         summary,
     };
-    let requested = approval::request(connection, &new, by, now_ms).await?;
+    let requested = action::request(connection, &new, by, now_ms).await?;
     Ok((requested, preview))
 }
 

@@ -66,7 +66,7 @@ pub async fn risk_of(db: impl AnyExecutor<'_>, customers: &[CustomerId]) -> Resu
 mod tests {
     use super::*;
     use crate::catalog::NewPrice;
-    use crate::catalog::act::{add_price, prices_note};
+    use crate::catalog_act::{add_price, prices_note};
     use crate::testing::{DEAL, World, ms};
 
     #[tokio::test]

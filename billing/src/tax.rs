@@ -20,8 +20,8 @@ mod correct;
 mod rates;
 mod rules;
 
-pub use apply::{TaxAmount, Taxed, apply, merged};
-pub use correct::{ChargedTax, TaxGroup};
+pub use apply::{TaxAmount, TaxGroup, Taxed, apply, merged};
+pub use correct::ChargedTax;
 pub use rates::{MAX_TAX_NAME_CHARS, NewTaxRate, TaxError, TaxRate, add_rate, end_rate, rates};
 pub(crate) use rules::vat_territory;
 pub use rules::{MissingRate, TaxRule, Unsettled, VatStanding, rules};

@@ -29,8 +29,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::catalog::{checked_text, named};
 use crate::event;
+use crate::field::{checked_text, named};
 use crate::tax::VatStanding;
 
 /// Characters of what a person says about accepting a number at most.

@@ -4,7 +4,7 @@
 //!   between ([`Collector`]).
 //! * [`allow`], [`decode`], [`counts`]: datagrams to flows, everything counted.
 //! * [`import`]: captured or made-up datagrams through the same path, without sockets and journal ([`Importer`]).
-//! * [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
+//! * [`reading`]: what is configured of how records are read. [`sampling`], [`sequence`], [`times`]: what the protocols leave to the collector.
 //! * [`simulate`]: exporters that encode real datagrams.
 //! * `sink`: flows to Parquet to commits; [`compact`].
 //! * [`snmp`]: what exporters' interfaces are called and what they counted.
@@ -19,6 +19,7 @@ pub mod import;
 pub mod journal;
 pub mod metrics;
 pub mod pipeline;
+pub mod reading;
 mod receive;
 pub mod sampling;
 pub mod sequence;

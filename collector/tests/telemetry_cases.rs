@@ -13,10 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use collector::counts::Counter;
-use collector::decode::Decoded;
 use collector::decode::dispatch::Dispatcher;
+use collector::decode::{Decoded, DomainView};
 use collector::import::{PortFilter, read_pcap_bytes};
-use collector::status::DomainView;
 use schemas::address::Address;
 use schemas::assignment::{Assignment, Assignments, Target};
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig, TunnelMode};

@@ -16,8 +16,9 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 use schemas::address::Address;
+use tables::column::ColumnValues;
 use tables::flow::{Boundary, FLOWS, Flow, FlowColumns, Metered, SpanBound, batch_to_flows};
-use tables::table::{ColumnValues, Encoder, RowGroup};
+use tables::table::{Encoder, RowGroup};
 
 /// Several blocks of deltas, and more distinct values than a dictionary has room for.
 const ROWS_MAX: usize = 1_200;

@@ -19,7 +19,8 @@ use activity::act::{Act, By, Note, Steps};
 use activity::audit::{Actor, Entered};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use billing::approval::{self, Gate, NewRequest};
+use billing::action::NewRequest;
+use billing::approval::Gate;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -297,7 +298,7 @@ impl Action {
     pub(crate) async fn gate(&mut self, wanted: &NewRequest) -> Result<Gate, Refused> {
         let now_ms = self.now_ms;
         let (connection, by) = self.act.asking();
-        Ok(approval::gate(connection, wanted, by, now_ms).await?)
+        Ok(billing::action::gate(connection, wanted, by, now_ms).await?)
     }
 
     /// Commits a decision on an approval, and what was done by it.

@@ -223,7 +223,7 @@ by_class! {
     activity::password_reset::PasswordResetError: "reset a password";
     activity::verification::VerificationError: "verify an address";
     billing::BillingError: "ask billing";
-    billing::approval::ActionError: "read what was asked for";
+    billing::action::ActionError: "read what was asked for";
     billing::budget::BudgetError: "ask for a budget";
     billing::dunning::DunningError: "ask how invoices are collected";
     billing::export::ExportError: "export";

@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use crate::db::Database;
-
 /// Where the time of a test clock is kept: UTC milliseconds.
 const SETTING: &str = "test_clock_ms";
 
@@ -83,8 +81,8 @@ pub async fn stored(db: impl AnyExecutor<'_>) -> Result<Option<Timestamp>, Clock
 ///
 /// # Errors
 /// As [`stored`].
-pub async fn of(database: &Database) -> Result<Clock, ClockError> {
-    Ok(stored(database.pool()).await?.map_or(Clock::system(), Clock::test))
+pub async fn of(db: impl AnyExecutor<'_>) -> Result<Clock, ClockError> {
+    Ok(stored(db).await?.map_or(Clock::system(), Clock::test))
 }
 
 /// Begins a test clock on a database without books, or goes on with the one it has, set to `at` where that is later. Answers also
@@ -176,6 +174,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::Database;
 
     #[test]
     fn a_test_clock_stands_still_and_goes_forward_only() {
@@ -199,7 +198,7 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Database::default_url(dir.path())).await.unwrap();
-        assert!(!of(&database).await.unwrap().is_test());
+        assert!(!of(database.pool()).await.unwrap().is_test());
         let mut connection = database.pool().acquire().await.unwrap();
         assert!(matches!(
             store(&mut connection, at("2024-01-01T00:00:00Z")).await,

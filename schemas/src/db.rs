@@ -298,7 +298,7 @@ impl Database {
         self.backend
     }
 
-    /// The same with what seals and opens its secrets: see [`crate::secret::unlock`].
+    /// The same with what seals and opens its secrets: see [`crate::secret_keys::unlock`].
     #[must_use]
     pub fn with_vault(self, vault: Vault) -> Database {
         Database { vault, ..self }

@@ -1,7 +1,7 @@
 //! The words every other crate shares: what a window is, what money is, who owns what, and the database that keeps it.
 //!
-//! * [`assignment`], [`metering`]: which service an address or interface belongs to, and how exporters are configured.
-//! * [`correction`]: what is said of an exporter's past.
+//! * [`assignment`], [`metering`]: which service an address or interface belongs to, how exporters are configured, and what is
+//!   said of their past.
 //! * [`sampling`]: sampling rates as fractions, and what volume they make of a flow.
 //! * [`names`]: what people call exporters and interfaces; [`interfaces`]: what exporters say of theirs.
 //! * [`prefix`]: networks that people write.
@@ -10,7 +10,7 @@
 //! * [`db`], [`inventory`]: the relational database behind one handle, and who and what is metered; [`bulk`]: many rows in
 //!   one statement; [`trial`]: what something would do to it.
 //! * [`identity`]: who signs in: users, sessions, second factors, known browsers.
-//! * [`secret`]: secrets at rest, sealed under a key file.
+//! * [`secret`]: secrets at rest, sealed under a key file; [`secret_keys`]: its keys at start, in rotation and when they are lost.
 //! * [`clock`]: what time it is; a test can say.
 //! * [`retention`]: how long the database keeps what no money depends on.
 //! * [`search`]: what staff search for, in an index. [`spreadsheet`]: texts in CSV.
@@ -23,7 +23,6 @@ pub mod assignment;
 pub mod audit_chain;
 pub mod bulk;
 pub mod clock;
-pub mod correction;
 pub mod db;
 pub mod error_class;
 pub mod fault;
@@ -43,6 +42,7 @@ pub mod retention;
 pub mod sampling;
 pub mod search;
 pub mod secret;
+pub mod secret_keys;
 pub mod spreadsheet;
 pub mod text;
 pub mod trial;

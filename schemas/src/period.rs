@@ -146,6 +146,14 @@ pub fn local_date(at_ms: i64, zone: &TimeZone) -> Result<Date, PeriodError> {
     Ok(Timestamp::from_millisecond(at_ms)?.to_zoned(zone.clone()).date())
 }
 
+/// How long a cycle is, in words: `month` or `3 months`.
+pub fn cycle_words(months: i64) -> String {
+    match months {
+        1 => "month".to_owned(),
+        months => format!("{months} months"),
+    }
+}
+
 impl std::fmt::Display for Period {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} – {}", self.start_date, self.end_date)

@@ -4,7 +4,8 @@ use activity::act::{Act, Note};
 use activity::audit::chain::{self, Break};
 use activity::audit::{self, AuditFilter, Risk};
 use anyhow::{Context as _, bail};
-use billing::approval::{Gate, NewRequest, Requested};
+use billing::action::NewRequest;
+use billing::approval::{Gate, Requested};
 use clap::Subcommand;
 use jiff::Timestamp;
 use schemas::db::Database;
@@ -184,7 +185,7 @@ pub(super) async fn begin(database: &Database, now_ms: i64) -> anyhow::Result<Ac
 pub(super) async fn gate(mut act: Act, wanted: &NewRequest) -> anyhow::Result<Option<Act>> {
     let now_ms = act.now_ms();
     let (connection, by) = act.asking();
-    match billing::approval::gate(connection, wanted, by, now_ms).await? {
+    match billing::action::gate(connection, wanted, by, now_ms).await? {
         Gate::Passes(_) => Ok(Some(act)),
         Gate::Waits(requested) => {
             act.commit_entered(requested.entered).await?;

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Show { format, data } => {
             let (_, database) = data.open_database().await?;
-            let clock = clock::of(&database).await?;
+            let clock = clock::of(database.pool()).await?;
             let kind = if clock.is_test() { "test" } else { "system" };
             let stopped = guard::stopped(database.pool()).await?;
             Record::new()
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Set { to, data } => {
             let (_, database) = data.open_database().await?;
-            if !clock::of(&database).await?.is_test() {
+            if !clock::of(database.pool()).await?.is_test() {
                 bail!(
                     "this database goes by the system's clock: a test clock is begun with `ezscale serve --clock` on an empty one"
                 );

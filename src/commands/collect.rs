@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut config, database) = args.data.open_to_write().await?;
     args.listen.apply(&mut config);
     let signal = StopSignal::watch()?;
-    let clock = clock::of(&database).await?;
+    let clock = clock::of(database.pool()).await?;
     let mut running = Running::start(&config, database, args.data.config_path()).await?;
     let jobs = running.start_jobs(&clock, Vec::new());
     signal.received().await;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use billing::catalog::{self, Coupon, Discount, NewCoupon};
+use billing::catalog_act;
 use clap::Subcommand;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -104,7 +105,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 expires_at_ms: add.expires.map(Timestamp::as_millisecond),
             };
             let mut act = audit::begin(&database, now_ms).await?;
-            let (made, note) = catalog::act::add_coupon(act.connection(), new, now_ms).await?;
+            let (made, note) = catalog_act::add_coupon(act.connection(), new, now_ms).await?;
             act.commit(note).await?;
             say!("{}", made.id);
         }
@@ -114,7 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut act = audit::begin(&database, now_ms).await?;
-            let note = catalog::act::archive_coupon(act.connection(), coupon, now_ms).await?;
+            let note = catalog_act::archive_coupon(act.connection(), coupon, now_ms).await?;
             act.commit(note).await?;
         }
     }

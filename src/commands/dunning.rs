@@ -1,7 +1,7 @@
 //! `ezscale dunning`: invoices that are not paid, and how far their collection has come.
 
 use anyhow::Context as _;
-use billing::dunning;
+use billing::{collection_terms, dunning};
 use clap::Subcommand;
 use schemas::ids::{CustomerId, InvoiceId};
 
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Show { invoice, format, data } => return show(invoice, format, &data).await,
         Command::Terms { data } => {
             let (_, database) = data.open_database().await?;
-            for line in dunning::terms(database.pool()).await?.words() {
+            for line in collection_terms::terms(database.pool()).await?.words() {
                 say!("{line}");
             }
             return Ok(());

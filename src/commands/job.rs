@@ -293,7 +293,7 @@ async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) 
     // What comes of it is in the job's history.
     let act = audit::begin(database, now_ms(database).await?).await?;
     act.commit(Note::new("job.run", name)).await?;
-    let clock = clock::of(database).await?;
+    let clock = clock::of(database.pool()).await?;
     let settings = jobs::settings(config, database, &clock, &JobBoard::default());
     match job::run_here(Arc::clone(job), settings).await? {
         RunHere::Ended { outcome, text } => report(name, outcome, &text),
@@ -377,7 +377,7 @@ fn is_behind(listed: &[Listed], name: &str) -> bool {
 /// The jobs that this process can run alone.
 async fn jobs_here(config: &Config, data: &Data, database: &Database) -> anyhow::Result<Vec<Arc<dyn Job>>> {
     let analytics = Analytics::open(&config.open_storage()?)?;
-    let clock = clock::of(database).await?;
+    let clock = clock::of(database.pool()).await?;
     let metering = load_metering(config, database).await?;
     let tables = Metered::new(config, analytics.clone(), Removed::default());
     let books = Books {

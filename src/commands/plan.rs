@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use billing::catalog::{
     self, Badge, BaseTiming, CYCLES_MONTHS, NewPlan, NewPrice, Plan, PlanEdit, PlanKind, QuotaUnit, Spec, Terms,
 };
+use billing::catalog_act;
 use billing::price::UsagePrice;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -338,7 +339,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = add.data.open_or_create().await?;
             let now_ms = now_ms(&database).await?;
             let mut act = audit::begin(&database, now_ms).await?;
-            let (plan, note) = catalog::act::add_plan(act.connection(), new, now_ms).await?;
+            let (plan, note) = catalog_act::add_plan(act.connection(), new, now_ms).await?;
             let terms = match (add.preset, add.terms.price) {
                 // What is free costs nothing.
                 (Some(Preset::Free), None) => PriceTerms {
@@ -354,7 +355,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let from_ms = add.from.map_or(now_ms, Timestamp::as_millisecond);
             let prices = add_prices(act.connection(), &plan, &terms, from_ms, now_ms).await?;
             let (prices, notes): (Vec<String>, Vec<Note>) = prices.into_iter().unzip();
-            act.commit(catalog::act::plan_note(note, notes)).await?;
+            act.commit(catalog_act::plan_note(note, notes)).await?;
             say!("{} {}", plan.id, prices.join(" "));
         }
         Command::Price(new) => {
@@ -365,7 +366,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let from_ms = new.from.map_or(now_ms, Timestamp::as_millisecond);
             let prices = add_prices(act.connection(), &plan, &new.terms, from_ms, now_ms).await?;
             let (prices, notes): (Vec<String>, Vec<Note>) = prices.into_iter().unzip();
-            act.commit(catalog::act::prices_note(plan.id, notes)).await?;
+            act.commit(catalog_act::prices_note(plan.id, notes)).await?;
             say!("{}", prices.join(" "));
         }
         Command::Edit(edit) => {
@@ -394,14 +395,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut act = audit::begin(&database, now_ms).await?;
-            let note = catalog::act::change_stock(act.connection(), plan, count).await?;
+            let note = catalog_act::change_stock(act.connection(), plan, count).await?;
             act.commit(note).await?;
         }
         Command::Archive { plan, data } => {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let mut act = audit::begin(&database, now_ms).await?;
-            let note = catalog::act::archive_plan(act.connection(), plan, now_ms).await?;
+            let note = catalog_act::archive_plan(act.connection(), plan, now_ms).await?;
             act.commit(note).await?;
         }
         // A plan is listed with its prices, a row for each.
@@ -477,7 +478,7 @@ async fn add_prices(
             usage,
             valid_from_ms,
         };
-        let (price, note) = catalog::act::add_price(&mut *connection, new, now_ms).await?;
+        let (price, note) = catalog_act::add_price(&mut *connection, new, now_ms).await?;
         made.push((price.id.to_string(), note));
     }
     Ok(made)

@@ -5,7 +5,7 @@ use activity::audit::Risk;
 use anyhow::Context as _;
 use clap::Subcommand;
 use schemas::ids::EndpointId;
-use schemas::secret;
+use schemas::{secret, secret_keys};
 
 use super::audit;
 use crate::options::{Data, now_ms};
@@ -112,7 +112,7 @@ async fn rotate(data: &Data) -> anyhow::Result<()> {
     let now_ms = now_ms(&database).await?;
     let begins = Note::new("secrets.rotate", "secrets").risk(Risk::High);
     let done = audit::in_steps(&database, now_ms, begins, async {
-        let done = secret::rotate(&database, &file).await.context("rotate the key")?;
+        let done = secret_keys::rotate(&database, &file).await.context("rotate the key")?;
         let result = serde_json::json!({ "key": done.key, "removed": done.removed, "values": done.values,
             "resumed": done.is_resumed });
         Ok((done, result))
@@ -143,7 +143,7 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
     let recorded = secret::recorded_keys(act.connection()).await?;
     let in_file = file.key_ids()?.unwrap_or_default();
     let is_intact = !in_file.is_empty() && recorded.iter().all(|key| in_file.contains(key));
-    let lost = secret::discard(act.connection(), &file, now_ms, true).await?;
+    let lost = secret_keys::discard(act.connection(), &file, now_ms, true).await?;
     if is_intact && lost.users.is_empty() && lost.endpoints.is_empty() {
         say!(
             "the key in {} opens every secret: nothing would be lost, there is nothing to discard",
@@ -152,7 +152,7 @@ async fn discard(data: &Data, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let done = match yes {
-        true => secret::discard(act.connection(), &file, now_ms, false).await?,
+        true => secret_keys::discard(act.connection(), &file, now_ms, false).await?,
         false => lost,
     };
     for email in &done.users {

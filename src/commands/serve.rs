@@ -8,7 +8,7 @@ use activity::act::{Act, By, Note};
 use activity::channel::WebhookClient;
 use activity::risk::{self, fingerprint};
 use anyhow::Context as _;
-use billing::dunning;
+use billing::collection_terms;
 use billing::guard;
 use billing::payment::Gateways;
 use jiff::Timestamp;
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.portal.http = address;
     let clock = match args.clock {
         Some(at) => begin_clock(&database, at).await?,
-        None => clock::of(&database).await?,
+        None => clock::of(database.pool()).await?,
     };
     // Before anybody can order anything by it.
     if let Some(stopped) = guard::look(&database, config.billing.clock_limits(), clock.now_ms()).await? {
@@ -80,7 +80,7 @@ pub(crate) async fn store_terms(config: &Config, database: &Database, now_ms: i6
 
 async fn store_collection(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
-    if let Some(note) = dunning::set_terms(act.connection(), &config.collection).await? {
+    if let Some(note) = collection_terms::set_terms(act.connection(), &config.collection).await? {
         act.commit(note).await?;
         tracing::info!("the terms of collection were taken over from the configuration");
     }

@@ -329,7 +329,7 @@ fn cause(abuse: bool) -> HoldCause {
 
 async fn open(data: &Data) -> anyhow::Result<(Database, i64)> {
     let (_, database) = data.open_database().await?;
-    let now_ms = clock::of(&database).await?.now_ms();
+    let now_ms = clock::of(database.pool()).await?.now_ms();
     Ok((database, now_ms))
 }
 

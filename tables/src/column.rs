@@ -281,3 +281,35 @@ impl TableDef {
         text
     }
 }
+
+/// The values of one column of a row group.
+#[derive(Clone, Debug)]
+pub enum ColumnValues<'a> {
+    /// UTC milliseconds.
+    I64(&'a [i64]),
+    U64(&'a [u64]),
+    U32(&'a [u32]),
+    U16(&'a [u16]),
+    U8(&'a [u8]),
+    Address(&'a [[u8; 16]]),
+    Name(Vec<&'a str>),
+}
+
+impl ColumnValues<'_> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            ColumnValues::I64(values) => values.len(),
+            ColumnValues::U64(values) => values.len(),
+            ColumnValues::U32(values) => values.len(),
+            ColumnValues::U16(values) => values.len(),
+            ColumnValues::U8(values) => values.len(),
+            ColumnValues::Address(values) => values.len(),
+            ColumnValues::Name(values) => values.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,7 +1,7 @@
-//! What a correction of an exporter's past makes of a stored flow (see [`schemas::correction`]).
+//! What a correction of an exporter's past makes of a stored flow (see [`schemas::metering::correction`]).
 
 use schemas::address::Address;
-use schemas::correction::CorrectionSettings;
+use schemas::metering::correction::CorrectionSettings;
 
 use crate::flow::{FORWARDING_DROPPED, Flow, SpanBound, marks};
 

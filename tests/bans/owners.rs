@@ -234,6 +234,12 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "the saved method that is charged",
     },
     Exception {
+        module: "billing::collection_terms",
+        access: Access::Writes,
+        tables: &["settings"],
+        reason: "the terms of collection are one of the settings",
+    },
+    Exception {
         module: "billing::dunning",
         access: Access::Reads,
         tables: &[
@@ -253,8 +259,8 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception {
         module: "billing::dunning",
         access: Access::Writes,
-        tables: &["credit_claims", "payment_methods", "settings"],
-        reason: "steps of its schedule are kept beside what they are about; its terms are one of the settings",
+        tables: &["credit_claims", "payment_methods"],
+        reason: "steps of its schedule are kept beside what they are about",
     },
     Exception {
         module: "billing::event",
@@ -522,7 +528,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "the index is made from what is searched for",
     },
     Exception {
-        module: "schemas::secret",
+        module: "schemas::secret_keys",
         access: Access::Writes,
         tables: &[
             "recovery_codes",

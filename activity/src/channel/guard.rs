@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::discord;
+use super::discord_address;
 use super::endpoint::{EndpointError, EndpointKind, NOT_PUBLIC};
 
 /// Characters of an endpoint's URL at most.
@@ -44,7 +44,7 @@ impl VettedUrl {
     pub fn shown(&self) -> String {
         match self.kind {
             EndpointKind::Webhook => self.url.as_str().to_owned(),
-            EndpointKind::Discord => discord::shown(&self.url),
+            EndpointKind::Discord => discord_address::shown(&self.url),
         }
     }
 
@@ -237,7 +237,7 @@ fn said(error: &reqwest::Error) -> String {
 fn checked(kind: EndpointKind, text: &str, allow_private: bool) -> Result<Url, EndpointError> {
     match (kind, checked_form(text, allow_private)) {
         (EndpointKind::Webhook, checked) => checked,
-        (EndpointKind::Discord, Ok(url)) => discord::checked(url, allow_private),
+        (EndpointKind::Discord, Ok(url)) => discord_address::checked(url, allow_private),
         // Without what may let anybody post.
         (EndpointKind::Discord, Err(EndpointError::Url { why, .. })) => Err(EndpointError::Url {
             url: "the address".to_owned(),

@@ -1,76 +1,29 @@
 //! The driver: a task for each job, and one that keeps watch ([`super::watch`]).
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use schemas::clock::{self, Clock};
-use schemas::db::Database;
+use schemas::clock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::alert::Alerts;
 use super::lease::Owner;
+use super::shared::{Off, Settings, Shared, TICK};
 use super::slot::{Slot, place};
 use super::watch::{Looks, keep_watch};
-use super::{Cause, Done, Hold, Job, JobBoard, OnStop, Outcome, RunError, Scope, Timing, causes, cut};
+use super::{Cause, Done, Hold, Job, OnStop, Outcome, RunError, Scope, Timing, causes, cut};
 
-/// How often what keeps watch looks, and how long a job's task sleeps at most.
-pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The first look waits no longer for a database before jobs begin.
 const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a driver works with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub database: Database,
-    /// The clock that the books go by: a test clock is followed as it is set in the database.
-    pub clock: Clock,
-    pub board: JobBoard,
-    pub alerts: Arc<dyn Alerts>,
-    /// The folder that local jobs work on.
-    pub folder: String,
-}
 
 /// Drives a list of jobs.
 #[derive(Debug)]
 pub struct Driver(Arc<Shared>);
-
-pub(super) struct Shared {
-    pub(super) settings: Settings,
-    pub(super) owner: Owner,
-    pub(super) slots: Vec<Arc<Slot>>,
-    /// Jobs that the configuration switches off.
-    pub(super) off: Vec<Off>,
-    /// How often the test clock was set.
-    pub(super) epoch: AtomicU64,
-    /// Leases that this process has, and until when it may go by that.
-    held: Mutex<BTreeMap<String, Instant>>,
-    /// Leases that other processes have.
-    elsewhere: Mutex<BTreeSet<String>>,
-}
-
-/// A job that is not run.
-pub(super) struct Off {
-    pub(super) job: Arc<dyn Job>,
-    pub(super) lease: String,
-    pub(super) why: &'static str,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<&str> = self.slots.iter().map(|slot| slot.name).collect();
-        f.debug_struct("Shared")
-            .field("owner", &self.owner)
-            .field("jobs", &names)
-            .finish_non_exhaustive()
-    }
-}
 
 impl Driver {
     /// A driver of these jobs. Their names are made known on the board at once, but those of jobs that are switched off.
@@ -159,14 +112,6 @@ async fn drive(shared: Arc<Shared>, slot: Arc<Slot>, stop: CancellationToken) {
 }
 
 impl Shared {
-    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn elsewhere(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn epoch_of(&self, slot: &Slot) -> u64 {
         match slot.timing {
             Timing::Machine => 0,

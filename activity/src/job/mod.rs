@@ -31,6 +31,7 @@ mod record;
 mod request;
 mod run_here;
 pub mod schedule;
+mod shared;
 mod slot;
 mod store;
 mod watch;
@@ -44,12 +45,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use alert::{Alerts, NoAlerts, Notice, NoticeKind};
 pub use board::{JobBoard, JobState, RETRY_INTERVAL, RUN_LIMIT};
-pub use driver::{Driver, Settings};
+pub use driver::Driver;
 pub use history::{Run, RunFilter, runs};
 pub use lease::{LEASE_MS, Lease, Owner, leases};
 pub use request::{Answer, Request, request, withdraw};
 pub use run_here::{RunHere, run_here};
 pub use schedule::{CatchUp, Schedule, ScheduleError, Timetable};
+pub use shared::Settings;
 pub use store::{Condition, Listed, list};
 
 /// Jobs that look for work more often have a row in the history only for runs that found some: the others would say nothing,

@@ -3,8 +3,8 @@
 use schemas::clock;
 
 use super::alert::{self, Notice};
-use super::driver::Shared;
 use super::history::{self, NewRun};
+use super::shared::Shared;
 use super::slot::Slot;
 use super::{Cause, RunError, store};
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::driver::TICK;
 use super::lease::{LEASE_MS, leases};
+use super::shared::TICK;
 use super::watch::Looks;
 use super::{Cause, Driver, Hold, Job, JobError, Outcome, Settings};
 

@@ -10,8 +10,8 @@ use schemas::clock;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::driver::{Shared, TICK};
 use super::lease::{self, LOST_AFTER, Lease, RENEW_EVERY, Watch};
+use super::shared::{Shared, TICK};
 use super::slot::{Slot, waits_for};
 use super::{JobError, causes, history, store};
 

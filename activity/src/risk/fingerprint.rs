@@ -17,7 +17,6 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::store;
 use crate::act::{Act, Note};
-use crate::approval::ApprovalError;
 use crate::audit::{AuditError, Entered, Risk};
 use crate::event::{self, EventType, NewEvent};
 use crate::hex::hex;
@@ -118,7 +117,7 @@ pub async fn look(
     connection: &mut AnyConnection,
     (action, subject): (&str, &str),
     values: &BTreeMap<String, Value>,
-) -> Result<Option<Difference>, ApprovalError> {
+) -> Result<Option<Difference>, sqlx::Error> {
     let setting = format!("fingerprint.{subject}");
     let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
         .bind(&setting)
@@ -128,10 +127,7 @@ pub async fn look(
         None => BTreeMap::new(),
         Some(row) => {
             let text: String = row.try_get(0)?;
-            serde_json::from_str(&text).map_err(|_| ApprovalError::Corrupt {
-                what: "fingerprint",
-                text,
-            })?
+            serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(Box::new(error)))?
         }
     };
     let mut after = BTreeMap::new();

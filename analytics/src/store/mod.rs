@@ -18,6 +18,7 @@ mod answer;
 mod error;
 pub(crate) mod parquet;
 mod question;
+mod truth;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,8 +29,7 @@ use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 pub use answer::{Attribution, ExporterCount, Overview, OverviewSeries, WindowCount, WindowVolume};
 pub use error::StoreError;
 pub use question::{Dimension, MeteredService, Meters, PeriodQuery, SeriesQuery, Step};
-
-use crate::truth::TruthRow;
+pub use truth::{Direction, Guess, TruthRow, Verdict};
 
 /// Answers questions about stored flows and usage.
 ///

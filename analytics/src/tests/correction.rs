@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::correction::{Correction, CorrectionSettings};
+use schemas::metering::correction::{Correction, CorrectionSettings};
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
 use tables::metering::Enricher;
 

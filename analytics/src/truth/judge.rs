@@ -2,6 +2,7 @@
 
 use super::flows::Observed;
 use crate::error_bound::Z99_PPM;
+use crate::store::{Guess, Verdict};
 
 /// Less than this is not judged: counters are read some seconds before they are sent, which must not weigh.
 pub(super) const COVERED_MIN_MS: i64 = 10 * 60_000;
@@ -14,102 +15,6 @@ const FRAME_BYTES_MAX: u64 = 1_522;
 /// A rate that is not applied, or applied twice, shows by at least this factor.
 const RATE_FACTOR_MIN: u64 = 8;
 const PPM: u128 = 1_000_000;
-
-/// What the comparison came to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
-#[schema(as = CounterVerdict)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Within the sampling error and the tolerance.
-    Agrees,
-    /// A finding.
-    Mismatch,
-    /// No flow was observed there in this direction: the exporter does not sample it.
-    NotSampled,
-    /// Fewer bytes than the counter has, from an exporter that does not say where it observes: only a part may be sampled.
-    PartlySampled,
-    /// Flows without a known sampling rate are among them, a finding of its own.
-    RateUnknown,
-    TooFewSamples,
-    /// The counter could be followed for less than ten minutes of the hour.
-    TooShort,
-    /// The device does not keep this counter, or samples are missing or contradict each other.
-    NoCounter,
-}
-
-impl Verdict {
-    pub const ALL: [Verdict; 8] = [
-        Verdict::Agrees,
-        Verdict::Mismatch,
-        Verdict::NotSampled,
-        Verdict::PartlySampled,
-        Verdict::RateUnknown,
-        Verdict::TooFewSamples,
-        Verdict::TooShort,
-        Verdict::NoCounter,
-    ];
-
-    /// As it is stored.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Agrees => "agrees",
-            Verdict::Mismatch => "mismatch",
-            Verdict::NotSampled => "not_sampled",
-            Verdict::PartlySampled => "partly_sampled",
-            Verdict::RateUnknown => "rate_unknown",
-            Verdict::TooFewSamples => "too_few_samples",
-            Verdict::TooShort => "too_short",
-            Verdict::NoCounter => "no_counter",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Verdict> {
-        Verdict::ALL.into_iter().find(|verdict| verdict.name() == name)
-    }
-}
-
-/// What a mismatch may come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Guess {
-    SamplingRate,
-    RateNotApplied,
-    RateAppliedTwice,
-    IngressOnly,
-    CountedTwice,
-    /// The exporter counts the Ethernet header with each packet.
-    Layer2Octets,
-    NotSampled,
-}
-
-impl Guess {
-    pub const ALL: [Guess; 7] = [
-        Guess::SamplingRate,
-        Guess::RateNotApplied,
-        Guess::RateAppliedTwice,
-        Guess::IngressOnly,
-        Guess::CountedTwice,
-        Guess::Layer2Octets,
-        Guess::NotSampled,
-    ];
-
-    /// As a question, as it is stored and shown.
-    pub fn question(self) -> &'static str {
-        match self {
-            Guess::SamplingRate => "sampling rate?",
-            Guess::RateNotApplied => "sampling rate not applied?",
-            Guess::RateAppliedTwice => "sampling rate applied twice?",
-            Guess::IngressOnly => "ingress only?",
-            Guess::CountedTwice => "counted at ingress and egress?",
-            Guess::Layer2Octets => "octets of layer 2 counted?",
-            Guess::NotSampled => "not sampled?",
-        }
-    }
-
-    pub fn parse(question: &str) -> Option<Guess> {
-        Guess::ALL.into_iter().find(|guess| guess.question() == question)
-    }
-}
 
 /// Both sides of one direction of one interface.
 #[derive(Clone, Copy, Debug)]

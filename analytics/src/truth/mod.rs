@@ -41,9 +41,10 @@ use tables::table::{Commit, ManifestError, Snapshot, Token};
 
 use self::counter::{Sample, Series};
 use self::flows::{Observed, Sums, Watch, Watched};
-pub use self::judge::{Guess, Verdict, finding_text, percent_text};
+pub use self::judge::{finding_text, percent_text};
 use crate::error_bound::Z99_PPM;
 use crate::store::parquet::{column, fold, instant};
+pub use crate::store::{Direction, Guess, TruthRow, Verdict};
 use crate::{Analytics, AnalyticsError};
 
 /// How long after its end an hour is judged: flows of long conversations come when the active timeout has passed.
@@ -68,60 +69,6 @@ const UNTIL: &str = "until_ms";
 const WRITER: &str = "truth";
 /// Tries against others who judge the same hours.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// Which way packets cross an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
-#[schema(as = InterfaceDirection)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Received by the interface (`ifInOctets`).
-    In,
-    /// Sent (`ifOutOctets`).
-    Out,
-}
-
-impl Direction {
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::In => "in",
-            Direction::Out => "out",
-        }
-    }
-}
-
-/// One row of `truth_1h`; the columns are told in `docs/tables.md`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct TruthRow {
-    pub hour_start_ms: i64,
-    pub exporter: Address,
-    pub if_index: u32,
-    pub direction: Direction,
-    pub covered_ms: u32,
-    pub counter_bytes: u64,
-    pub metered_bytes: u64,
-    pub bytes_scaled: u64,
-    pub samples: u64,
-    pub sampling_rate: u32,
-    /// `u32::MAX` = more than that, or a counter that did not move.
-    pub ratio_ppm: u32,
-    pub bound_ppm: u32,
-    pub verdict: Verdict,
-    pub guess: Option<Guess>,
-}
-
-impl TruthRow {
-    pub fn is_finding(&self) -> bool {
-        self.verdict == Verdict::Mismatch
-    }
-
-    /// Whether a ratio was computed: the counter was followed and flows were observed, or should have been.
-    pub fn has_ratio(&self) -> bool {
-        matches!(
-            self.verdict,
-            Verdict::Agrees | Verdict::Mismatch | Verdict::PartlySampled | Verdict::TooFewSamples
-        )
-    }
-}
 
 /// What the check depends on beside the stored tables.
 #[derive(Clone, Debug)]

@@ -10,9 +10,10 @@ use schemas::money::{Currency, Money, MoneyError};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::{Action, ActionError, Admin, PriceVersion};
+use super::Admin;
+use crate::action::{Action, ActionError, PriceVersion};
 use crate::catalog::NewPrice;
-use crate::catalog::act::add_price_moving;
+use crate::catalog_act::add_price_moving;
 use crate::price::UsagePrice;
 use crate::refund::{self, Confirmed, RefundError, RefundRequest};
 use crate::settlement::SettlementError;

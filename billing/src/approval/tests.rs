@@ -1,7 +1,11 @@
+use activity::act::By;
+use activity::approval::{Approval, ApprovalError};
 use schemas::db::Database;
+use schemas::ids::{CustomerId, SubscriptionId, UserId};
 use sqlx::Row as _;
 
 use super::*;
+use crate::action::{NewRequest, PriceVersion, request};
 use crate::testing::{DEAL, ms};
 
 const ADA: UserId = UserId(1);
@@ -106,34 +110,6 @@ async fn f60_what_is_approved_is_what_was_asked_for() {
     };
     let error = Action::of(&unknown).unwrap_err().to_string();
     assert!(error.contains(&id.to_string()), "{error}");
-}
-
-#[test]
-fn f60_thresholds_are_those_of_the_rules() {
-    let price_change = |customers| Action::PriceChange {
-        plan: PlanId(1),
-        currency: "USD".to_owned(),
-        prices: Vec::new(),
-        customers,
-    };
-    let waits = |action: &Action| action.waits(&Thresholds::DEFAULT);
-    assert!(!waits(&termination(5).action) && waits(&termination(6).action));
-    assert!(!waits(&price_change(100)) && waits(&price_change(101)));
-    assert!(waits(&Action::AccountDeletion {
-        customer: CustomerId(1)
-    }));
-}
-
-#[test]
-fn a_price_change_of_before_is_read_as_one_of_one_price() {
-    let before = json!({"action": "price_change", "plan": "pln_1", "currency": "USD", "cycle_months": 12, "base_minor": 1_000,
-        "usage_price": {"tiers": []}, "valid_from_ms": 7, "customers": 101});
-    let action: Action = serde_json::from_value(with_prices(before)).unwrap();
-    let Action::PriceChange { prices, customers, .. } = action else {
-        panic!("a price change");
-    };
-    assert_eq!((prices.len(), customers), (1, 101));
-    assert_eq!((prices[0].cycle_months, prices[0].valid_from_ms), (12, 7));
 }
 
 const BEN_ACTS: &str = "user2@example.net";

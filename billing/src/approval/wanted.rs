@@ -10,7 +10,8 @@ use schemas::money::Money;
 use schemas::window::{DAY_MS, HOUR_MS, instant_text};
 use sqlx::AnyConnection;
 
-use super::{Action, ExecuteError, NewRequest, PriceVersion};
+use super::ExecuteError;
+use crate::action::{Action, ActionError, NewRequest, PriceVersion};
 use crate::catalog::{NewPrice, Plan};
 use crate::exclusion;
 use crate::ledger::{self, Account};
@@ -23,7 +24,7 @@ const TOGETHER_MS: i64 = DAY_MS;
 async fn pending(connection: &mut AnyConnection, kind: HighRisk) -> Result<Vec<Action>, ExecuteError> {
     let mut actions = Vec::new();
     let waiting = approval::pending_of(connection, kind).await;
-    for approval in waiting.map_err(super::ActionError::from)? {
+    for approval in waiting.map_err(ActionError::from)? {
         actions.push(Action::of(&approval)?);
     }
     Ok(actions)

@@ -24,7 +24,8 @@ use super::BudgetError;
 use crate::catalog::BaseTiming;
 use crate::evidence::{Evidence, Measured, UsageCharge};
 use crate::invoice::Draft;
-use crate::rating::{DraftLine, LineKind, rate_usage};
+use crate::line_kind::LineKind;
+use crate::rating::{DraftLine, rate_usage};
 
 /// What a cycle has cost so far and will if the rest of it goes on as the measured part did, in minor units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

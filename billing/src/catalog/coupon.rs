@@ -16,8 +16,9 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use std::sync::Arc;
 
-use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Plan, check_range, plan, read_decimal};
+use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Plan, plan};
 use crate::BillingError;
+use crate::field::{check_range, read_decimal};
 
 /// Characters in a code at most.
 const MAX_CODE_CHARS: usize = 40;

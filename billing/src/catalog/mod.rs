@@ -4,7 +4,6 @@
 //! charges in one of three ways, and only the fields of its way exist ([`Terms`]). A change of price is a new version with
 //! a later `valid_from`; subscriptions keep the version that they were made with until they are moved to another.
 
-pub mod act;
 mod coupon;
 mod sold;
 mod spec;
@@ -21,7 +20,6 @@ use schemas::db::next_id;
 use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
-use schemas::text::is_plain_text;
 use schemas::usage::UsageMode;
 pub use sold::{AddonSold, Sold, VersionSold, sold};
 pub(crate) use spec::grouped;
@@ -32,6 +30,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 pub use version::{NewPrice, Price, add_price, price, price_at, prices, prices_of, usage_or_current};
 
 use crate::BillingError;
+use crate::field::{check_decimal, check_range, checked_text, named, read_decimal};
 use crate::ratio::Ratio;
 
 /// Characters in the name of a plan at most.
@@ -177,29 +176,6 @@ pub enum Badge {
     Popular,
     BestValue,
 }
-
-/// A closed type whose values have one name each in the database.
-macro_rules! named {
-    ($type:ident, $what:literal, $($value:ident => $name:literal),+) => {
-        impl $type {
-            pub fn name(self) -> &'static str {
-                match self { $($type::$value => $name),+ }
-            }
-        }
-
-        impl std::str::FromStr for $type {
-            type Err = BillingError;
-
-            fn from_str(text: &str) -> Result<$type, BillingError> {
-                match text {
-                    $($name => Ok($type::$value),)+
-                    _ => Err(BillingError::corrupt($what, text)),
-                }
-            }
-        }
-    };
-}
-pub(crate) use named;
 
 named!(PlanKind, "kind of plan", Plan => "plan", Addon => "addon", Private => "private");
 named!(BaseTiming, "base timing", Advance => "advance", Arrears => "arrears");
@@ -506,56 +482,6 @@ pub async fn archive_plan(connection: &mut AnyConnection, id: PlanId, now_ms: i6
         .execute(connection)
         .await?;
     Ok(())
-}
-
-pub(crate) fn checked_text(field: &'static str, text: &str, max: usize) -> Result<String, BillingError> {
-    let trimmed = text.trim();
-    let chars = trimmed.chars().count();
-    if chars == 0 || chars > max || !is_plain_text(trimmed) {
-        return Err(BillingError::Text {
-            field,
-            max,
-            text: text.to_owned(),
-        });
-    }
-    Ok(trimmed.to_owned())
-}
-
-pub(crate) fn check_range(field: &'static str, value: i64, min: i64, max: i64) -> Result<(), BillingError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(BillingError::OutOfRange {
-        field,
-        value: value.to_string(),
-        min: min.to_string(),
-        max: max.to_string(),
-    })
-}
-
-/// From 0 to `max`, with at most `places` decimal places.
-pub(crate) fn check_decimal(field: &'static str, value: Decimal, max: i64, places: u32) -> Result<(), BillingError> {
-    if value < Decimal::ZERO || value > Decimal::from(max) {
-        return Err(BillingError::OutOfRange {
-            field,
-            value: value.to_string(),
-            min: "0".to_owned(),
-            max: max.to_string(),
-        });
-    }
-    if value.normalize().scale() > places {
-        return Err(BillingError::TooFine {
-            field,
-            max: places,
-            value: value.to_string(),
-        });
-    }
-    Ok(())
-}
-
-pub(crate) fn read_decimal(what: &'static str, row: &AnyRow, column: &str) -> Result<Decimal, BillingError> {
-    let text: String = row.try_get(column)?;
-    text.parse().map_err(|_| BillingError::Corrupt { what, text })
 }
 
 fn read_plan(row: &AnyRow) -> Result<Plan, BillingError> {

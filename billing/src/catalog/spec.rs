@@ -17,11 +17,9 @@ use schemas::ids::PlanId;
 use schemas::usage::UsageMode;
 use sqlx::AnyConnection;
 
-use super::{
-    Attributes, Badge, MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES, MAX_DESCRIPTION_CHARS, Plan, Terms, check_range,
-    checked_text, plan,
-};
+use super::{Attributes, Badge, MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES, MAX_DESCRIPTION_CHARS, Plan, Terms, plan};
 use crate::BillingError;
+use crate::field::{check_range, checked_text};
 
 /// Virtual processors.
 pub(super) const VCPU: &str = "vcpu";

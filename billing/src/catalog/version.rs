@@ -7,8 +7,9 @@ use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Plan, Terms, check_range, plan};
+use super::{MAX_BASE_MINOR, MAX_CYCLE_MONTHS, Plan, Terms, plan};
 use crate::BillingError;
+use crate::field::check_range;
 use crate::price::UsagePrice;
 
 /// What a plan costs in one currency and cycle, from an instant on.

@@ -12,7 +12,8 @@ use sqlx::{AnyConnection, Row as _};
 use tracing::info;
 
 use super::schedule::Dates;
-use super::{AT_ONCE, Collected, DunningError, Progress, Schedule, recover_customer};
+use super::{AT_ONCE, Collected, DunningError, Progress, recover_customer};
+use crate::collection_terms::Schedule;
 use crate::settlement;
 use crate::subscription::change;
 use crate::subscription::state::HoldCause;

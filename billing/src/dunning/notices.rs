@@ -12,7 +12,8 @@ use schemas::money::{Currency, Money};
 use schemas::window::DAY_MS;
 use sqlx::Row as _;
 
-use super::{AT_ONCE, DunningError, IS_LEFT_ALONE, Terms};
+use super::{AT_ONCE, DunningError, IS_LEFT_ALONE};
+use crate::collection_terms::Terms;
 use crate::settlement;
 
 /// Gives the notices that are due, and returns how many.

@@ -3,8 +3,9 @@
 use schemas::ids::InvoiceId;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{DunningError, IS_LEFT_ALONE, Progress, WAS_REOPENED, read_unpaid, terms};
+use super::{DunningError, IS_LEFT_ALONE, Progress, WAS_REOPENED, read_unpaid};
 use crate::charger;
+use crate::collection_terms::{TermsError, terms};
 
 /// What is still to come by itself while an invoice is not paid.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, utoipa::ToSchema)]
@@ -29,7 +30,7 @@ pub async fn outlook(connection: &mut AnyConnection, invoice: InvoiceId) -> Resu
     else {
         return Ok(None);
     };
-    let schedule = terms.schedule().map_err(super::TermsError::from)?;
+    let schedule = terms.schedule().map_err(TermsError::from)?;
     let method = charger::default_method(&mut *connection, unpaid.customer).await?;
     let charges = schedule.retry_days().iter().copied();
     let is_to_come = |day: &i64| Progress::day(*day) > unpaid.progress;

@@ -8,6 +8,7 @@ use schemas::window::DAY_MS;
 
 use super::*;
 use crate::charger::script::{Answer, Script, save_method};
+use crate::collection_terms::{Terms, set_terms};
 use crate::settlement::Dispute;
 use crate::subscription::state::State;
 use crate::subscription::{self, Contract};

@@ -13,14 +13,15 @@ use schemas::ids::{CustomerId, InvoiceId, PhaseId};
 use schemas::inventory::{self, Customer};
 use sqlx::{AnyConnection, Row as _};
 
-use super::draft::{Charge, Current, Drafts, Prepared, Snapshot, prepare};
-use super::due::{Due, What};
+use super::draft::{Charge, Drafts, Prepared, Snapshot, prepare};
+use super::due::{Current, Due, What};
 use super::given_back::Left;
 use super::held;
 use super::history::ChargedKey;
 use super::items;
+use super::new_document::{Corrects, NewDocument, Parties, Written};
 use super::unmeasured;
-use super::write::{Corrects, NewDocument, Parties, Written, write};
+use super::write::write;
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
 use crate::tax::Unsettled;

@@ -36,7 +36,8 @@ use super::items::ChargeItem;
 use crate::BillingError;
 use crate::catalog::Terms;
 use crate::evidence::{Evidence, Measured};
-use crate::rating::{self, DraftLine, LineKind};
+use crate::line_kind::LineKind;
+use crate::rating::{self, DraftLine};
 use crate::subscription::{Contract, Phase};
 
 /// Documents that only correct come so far apart at least: late flows mostly come in many pieces.

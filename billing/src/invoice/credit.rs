@@ -20,15 +20,17 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
-use super::given_back::{self, Cause, Left};
+use super::given_back::{self, Left};
+use super::new_document::{Cause, Corrects, NewDocument, Parties};
 use super::read::get_in;
 use super::taxes::{Charged, Totals};
-use super::write::{Corrects, NewDocument, Parties, write};
+use super::write::write;
 use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
-use crate::catalog::checked_text;
 use crate::event;
 use crate::evidence::Evidence;
-use crate::rating::{DraftLine, LineKind};
+use crate::field::checked_text;
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 use crate::tax::{ChargedTax, TaxGroup};
 use crate::{BillingError, guard, settlement};
 

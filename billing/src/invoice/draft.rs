@@ -17,7 +17,7 @@ use schemas::usage::{PeriodUsage, UsageMode};
 use sqlx::AnyConnection;
 
 use super::corrections::{self, Months};
-use super::due::{self, Due, What};
+use super::due::{self, Current, Due, What};
 use super::given_back::Left;
 use super::history::{ChargedKey, ChargedUsage, charged_bases, charged_usage, pool_lines};
 use super::items::{ChargeItem, open_items};
@@ -28,8 +28,9 @@ use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
 use crate::evidence::{Measured, UsageCharge};
 use crate::exclusion::{self, Exclusion};
+use crate::line_kind::LineKind;
 use crate::price::UsagePrice;
-use crate::rating::{self, ChargedBase, DraftLine, LineKind};
+use crate::rating::{self, ChargedBase, DraftLine};
 use crate::subscription::{Catalog, Contract, contracts_between};
 use crate::tax::{self, TaxRate, Unsettled, VatStanding};
 use crate::vat;
@@ -80,15 +81,6 @@ pub(super) struct Drafts {
 pub(super) struct Preparation {
     pub(super) drafts: Vec<Drafts>,
     pub(super) failed: Vec<(CustomerId, BillingError)>,
-}
-
-/// Whether periods that are not over take part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Current {
-    Included,
-    Excluded,
-    /// As excluded, for a look ahead that finalises nothing.
-    Ahead,
 }
 
 /// A customer with what is due.

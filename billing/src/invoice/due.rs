@@ -13,10 +13,18 @@ use jiff::civil::Date;
 use schemas::ids::{PhaseId, SubscriptionId};
 use schemas::period::{Period, midnight_ms};
 
-use super::draft::Current;
 use crate::BillingError;
 use crate::catalog::{BaseTiming, Terms};
 use crate::subscription::{ChargedPeriod, Contract, Phase};
+
+/// Whether periods that are not over take part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Current {
+    Included,
+    Excluded,
+    /// As excluded, for a look ahead that finalises nothing.
+    Ahead,
+}
 
 /// What kind of charge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

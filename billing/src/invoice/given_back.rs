@@ -22,35 +22,10 @@ use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
-use super::write::{NewDocument, Written};
+use super::new_document::{Cause, NewDocument, Written};
 use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::rating::DraftLine;
-
-/// Why a line gives back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Cause {
-    Discount,
-    Unused,
-    Adjustment,
-    CreditNote,
-    Void,
-    /// Void, and its charges are made again.
-    Rebill,
-}
-
-impl Cause {
-    fn name(self) -> &'static str {
-        match self {
-            Cause::Discount => "discount",
-            Cause::Unused => "unused",
-            Cause::Adjustment => "adjustment",
-            Cause::CreditNote => "credit_note",
-            Cause::Void => "void",
-            Cause::Rebill => "rebill",
-        }
-    }
-}
 
 /// What was not given back yet of some lines. Taking from it plans what a draft gives back.
 #[derive(Clone, Default, Debug)]

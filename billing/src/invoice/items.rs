@@ -11,9 +11,11 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::BillingError;
-use crate::catalog::{MAX_BASE_MINOR, check_range, checked_text};
+use crate::catalog::MAX_BASE_MINOR;
 use crate::evidence::Evidence;
-use crate::rating::{DraftLine, LineKind};
+use crate::field::{check_range, checked_text};
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 
 /// Characters in the description of an item at most.
 const MAX_DESCRIPTION_CHARS: usize = 300;

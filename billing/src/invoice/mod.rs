@@ -23,6 +23,7 @@ mod given_back;
 mod held;
 mod history;
 mod items;
+mod new_document;
 mod number;
 mod pool;
 mod prospect;
@@ -52,13 +53,12 @@ use schemas::money::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
 use crate::BillingError;
-use crate::catalog::named;
 use crate::evidence::Evidence;
-use crate::rating::{DraftLine, LineKind};
+use crate::field::named;
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 use crate::tax::{TaxAmount, Unsettled};
 
-/// Days that a customer has to pay, from finalisation, where the terms of collection do not say otherwise.
-pub const PAYMENT_TERM_DAYS: i64 = 14;
 /// Invoices that one page of [`list_all`] holds at most.
 pub const MAX_PAGE: i64 = 1000;
 

@@ -15,7 +15,8 @@ use schemas::money::Money;
 use sqlx::AnyConnection;
 
 use super::Draft;
-use super::draft::{Current, Loaded, draft_all, load_all};
+use super::draft::{Loaded, draft_all, load_all};
+use super::due::Current;
 use super::taxes::{Charged, Taxation, tax_point_ms};
 use crate::BillingError;
 use crate::catalog::{BaseTiming, Terms};

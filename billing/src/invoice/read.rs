@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{Invoice, InvoiceFilter, InvoiceLine, InvoiceWithLines, MAX_PAGE, OpenAt, open_at_sql};
 use crate::BillingError;
-use crate::catalog::read_decimal;
+use crate::field::read_decimal;
 use crate::tax::{TaxAmount, TaxGroup, TaxRule};
 
 const SELECT: &str = "SELECT id, kind, number, entity_id, customer_id, customer_name, seller, buyer, currency, period_start_ms, \

@@ -15,8 +15,8 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::{Draft, OpenReason};
 use crate::BillingError;
-use crate::catalog::checked_text;
 use crate::event;
+use crate::field::checked_text;
 use crate::guard;
 
 /// Characters in the note of who confirms at most.

@@ -5,66 +5,20 @@ use std::collections::BTreeMap;
 use activity::event::{EventType, NewEvent};
 use schemas::bulk;
 use schemas::db::next_ids;
-use schemas::ids::{EntityId, InvoiceId, InvoiceLineId};
-use schemas::inventory::{Customer, EntityProfile};
+use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::money::Money;
 use serde_json::json;
 use sqlx::AnyConnection;
 
-use super::given_back::{self, Cause};
-use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, number};
+use super::new_document::{NewDocument, Parties, Written};
+use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, given_back, number};
 use crate::BillingError;
-use crate::dunning::{self, Terms};
+use crate::collection_terms::{self, Terms};
 use crate::event;
 use crate::evidence::Evidence;
 use crate::ledger::{self, Account, NewTransaction, Posting};
-use crate::rating::{DraftLine, LineKind};
-
-/// A document as it was written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Written {
-    pub(super) id: InvoiceId,
-    pub(super) number: String,
-    /// Of the first line; the others follow.
-    pub(super) first_line: InvoiceLineId,
-}
-
-/// Who a document is from and for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Parties<'a> {
-    pub(super) entity: EntityId,
-    pub(super) seller: &'a EntityProfile,
-    pub(super) customer: &'a Customer,
-}
-
-/// What a credit note takes back, and why.
-#[derive(Clone, Debug)]
-pub(super) struct Corrects {
-    pub(super) invoice: Option<InvoiceId>,
-    pub(super) reason: String,
-    /// Why its lines take back what they take back.
-    pub(super) cause: Cause,
-}
-
-impl Default for Corrects {
-    fn default() -> Corrects {
-        Corrects {
-            invoice: None,
-            reason: String::new(),
-            cause: Cause::CreditNote,
-        }
-    }
-}
-
-/// A document to be written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NewDocument<'a> {
-    pub(super) parties: Parties<'a>,
-    pub(super) draft: &'a Draft,
-    pub(super) corrects: &'a Corrects,
-    /// The id that was taken for it while it was held.
-    pub(super) id: Option<InvoiceId>,
-}
+use crate::line_kind::LineKind;
+use crate::rating::DraftLine;
 
 /// Writes documents, in their order, with a few statements for all of them. One without anything to pay is paid.
 ///
@@ -78,7 +32,7 @@ pub(super) async fn write(
     let without_id = documents.iter().filter(|document| document.id.is_none()).count();
     let count = i64::try_from(without_id).unwrap_or(i64::MAX);
     let mut next = next_ids(connection, "invoice", count).await?;
-    let terms = dunning::terms(&mut *connection).await?;
+    let terms = collection_terms::terms(&mut *connection).await?;
     let numbered = documents.iter().map(|document| {
         let Parties { entity, seller, .. } = document.parties;
         (entity, seller, document.draft.kind)

@@ -6,45 +6,10 @@ use schemas::ids::{CustomerId, PaymentId, RefundId};
 use schemas::money::{Currency, Money};
 
 use super::PaymentError;
+use crate::gateway_name::GatewayName;
 
 /// A call to a gateway is given up after so long.
 pub const CALL_TIMEOUT_MS: u64 = 30_000;
-
-/// Which gateway.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum GatewayName {
-    Stripe,
-    Paypal,
-    /// Bank transfers, recorded by finance.
-    Manual,
-    /// For trying out: moves no money, and stands beside no live one.
-    Test,
-}
-
-impl GatewayName {
-    pub fn name(self) -> &'static str {
-        match self {
-            GatewayName::Stripe => "stripe",
-            GatewayName::Paypal => "paypal",
-            GatewayName::Manual => "manual",
-            GatewayName::Test => "test",
-        }
-    }
-
-    /// As people read it.
-    pub fn words(self) -> &'static str {
-        match self {
-            GatewayName::Test => "test gateway",
-            other => other.name(),
-        }
-    }
-}
-
-impl std::fmt::Display for GatewayName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 impl std::str::FromStr for GatewayName {
     type Err = PaymentError;

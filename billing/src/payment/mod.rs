@@ -47,8 +47,8 @@ pub use charges::GatewayCharger;
 pub use claim::Reconciled;
 pub use engine::{NewPayment, cancel, look_now, start, start_once};
 pub use gateway::{
-    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
-    PaymentGateway, WebhookError,
+    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, PaymentGateway,
+    WebhookError,
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{ACTION_LIMIT_MS, next_check_ms, reconcile};
@@ -67,6 +67,7 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId, RefundId};
 use schemas::money::{Currency, Money, MoneyError};
 use schemas::text::is_plain_text;
 
+pub use crate::gateway_name::GatewayName;
 use crate::settlement::SettlementError;
 
 /// Why a payment could not be started, recorded or read.

@@ -16,8 +16,9 @@ use reqwest::header::HeaderMap;
 use schemas::ids::CustomerId;
 use serde_json::{Value, json};
 
+use super::GatewayName;
 use super::gateway::{
-    CALL_TIMEOUT_MS, Capabilities, ChargeOutcome, ChargeRequest, FindRequest, GatewayError, GatewayEvent, GatewayName,
+    CALL_TIMEOUT_MS, Capabilities, ChargeOutcome, ChargeRequest, FindRequest, GatewayError, GatewayEvent,
     PaymentGateway, RefundOutcome, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted, WebhookError,
 };
 use wire::{link, order_outcome, paypal_amount, refund_outcome, text};

@@ -17,10 +17,10 @@ use reqwest::header::HeaderMap;
 use schemas::ids::CustomerId;
 use serde_json::Value;
 
+use super::GatewayName;
 use super::gateway::{
     CALL_TIMEOUT_MS, Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent,
-    GatewayName, PaymentGateway, RefundOutcome, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted,
-    WebhookError,
+    PaymentGateway, RefundOutcome, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted, WebhookError,
 };
 pub use signature::{TOLERANCE_S, sign};
 use wire::{charge_outcome, object_event, refund_outcome, stripe_amount, text};

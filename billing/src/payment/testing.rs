@@ -8,10 +8,10 @@ use reqwest::header::HeaderMap;
 use schemas::db::Database;
 use schemas::ids::{CustomerId, PaymentMethodId};
 
+use super::GatewayName;
 use super::gateway::{
-    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
-    PaymentGateway, RefundOutcome, RefundProgress, RefundRequest, SavedMethod, SetupOutcome, SetupRequest,
-    SetupStarted, WebhookError,
+    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, PaymentGateway,
+    RefundOutcome, RefundProgress, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted, WebhookError,
 };
 use super::method;
 

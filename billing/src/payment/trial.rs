@@ -17,11 +17,10 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::gateway::{
-    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, GatewayName,
-    PaymentGateway, RefundOutcome, RefundProgress, RefundRequest, SavedMethod, SetupOutcome, SetupRequest,
-    SetupStarted, WebhookError,
+    Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, PaymentGateway,
+    RefundOutcome, RefundProgress, RefundRequest, SavedMethod, SetupOutcome, SetupRequest, SetupStarted, WebhookError,
 };
-use super::{Gateways, PaymentError, random_hex};
+use super::{GatewayName, Gateways, PaymentError, random_hex};
 
 /// Where its pages lie in the portal.
 pub const PATH: &str = "/test-gateway";

@@ -196,14 +196,6 @@ async fn a_shorter_first_period_is_charged_for_its_days_exactly() {
 }
 
 #[test]
-fn kinds_have_one_spelling() {
-    for kind in LineKind::ALL {
-        assert_eq!(kind.name().parse::<LineKind>().unwrap(), kind);
-    }
-    assert!("bonus".parse::<LineKind>().is_err());
-}
-
-#[test]
 fn what_older_versions_kept_of_a_coupon_is_read_as_it_was() {
     let kept = r#"{"kind":"discount","code":"HALF","off_minor":102000,"percent":"50","amount_minor":null,"amount_months":1,"covered":{"until":"2026-04-01","months":1,"days":16,"month_days":31,"price_minor":10000,"price_months":1}}"#;
     let read: Evidence = serde_json::from_str(kept).unwrap();

@@ -4,10 +4,11 @@ use rust_decimal::Decimal;
 use schemas::money::Currency;
 use schemas::usage::{PeriodUsage, UsageMode};
 
-use super::{BPS_PER_MBPS, DraftLine, LineKind, QUANTITY_PLACES, RatedUsage, out_of_range};
+use super::{BPS_PER_MBPS, DraftLine, QUANTITY_PLACES, RatedUsage, out_of_range};
 use crate::BillingError;
 use crate::catalog::{QuotaUnit, Terms, grouped};
 use crate::evidence::{Evidence, Held, Measured, UsageCharge};
+use crate::line_kind::LineKind;
 use crate::price::PricePart;
 use crate::ratio::Ratio;
 use crate::subscription::{ChargedPeriod, Contract, Phase, Proration};

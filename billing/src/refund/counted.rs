@@ -15,7 +15,7 @@ use schemas::window::HOUR_MS;
 use sqlx::{AnyConnection, Row as _};
 
 use super::RefundError;
-use crate::approval::{Action, ActionError};
+use crate::action::{Action, ActionError};
 use crate::payment::{self, Payment};
 
 /// Refunds of a customer that are no longer apart than this count together.

@@ -20,7 +20,7 @@ use super::{
     SettlementError, Source, credit_balance, insert_allocation, lock_customer, minus, nonzero, outstanding, post,
     recompute_status, smaller, tell,
 };
-use crate::dunning;
+use crate::collection_terms;
 use crate::ledger::{Account, NewTransaction};
 
 /// An invoice that credit paid, with how much of it can be open again.
@@ -175,7 +175,7 @@ async fn note(
             .await?;
         return Ok(());
     }
-    let due_at_ms = dunning::terms(&mut *connection).await?.due_at_ms(now_ms);
+    let due_at_ms = collection_terms::terms(&mut *connection).await?.due_at_ms(now_ms);
     let begun = sqlx::query(
         "INSERT INTO credit_claims (customer_id, currency, since_ms, due_at_ms, step, next_at_ms, updated_at_ms) \
          VALUES ($1, $2, $3, $4, 1, $4, $3) ON CONFLICT (customer_id, currency) DO NOTHING",

@@ -8,8 +8,8 @@ use super::{
     SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus, nonzero,
     paid_in::paid_in_after, positive, post, promised_to_refunds, recompute_status, smaller,
 };
+use crate::gateway_name::GatewayName;
 use crate::ledger::{self, Account, NewTransaction};
-use crate::payment::GatewayName;
 
 /// A payment, as what goes back needs it.
 struct Paid {

@@ -17,6 +17,7 @@ use super::write::{NewPhase, insert_phase, record_state, tell};
 use super::{Contract, MAX_QUANTITY, State, Subscription, addon};
 use crate::BillingError;
 use crate::catalog::{self, PlanKind};
+use crate::field::check_range;
 
 /// A subscription to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +75,7 @@ pub async fn subscribe(
     }
     check_price(&plan, &price, customer.id, customer.currency)?;
     check_plan(&plan, &price, new.started_at_ms)?;
-    catalog::check_range("quantity", new.quantity, 1, MAX_QUANTITY)?;
+    check_range("quantity", new.quantity, 1, MAX_QUANTITY)?;
     // The sequence's row lock makes concurrent writers take turns, so that the checks below see them.
     let id = SubscriptionId(next_id(connection, "subscription").await?);
     let existing = subscription_of(&mut *connection, service.id).await?;

@@ -11,7 +11,7 @@ use activity::event::EventType;
 use jiff::civil::Date;
 use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::Currency;
-use schemas::period::{AnchorDay, local_date, midnight_ms};
+use schemas::period::{AnchorDay, cycle_words, local_date, midnight_ms};
 use serde_json::json;
 use sqlx::AnyConnection;
 
@@ -23,8 +23,8 @@ use super::write::{
 use super::{Contract, MAX_QUANTITY, addon, hold, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
+use crate::field::{check_range, checked_text};
 use crate::guard;
-use crate::rating::cycle_words;
 
 /// Characters in a reason at most.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -108,7 +108,7 @@ async fn apply(
     let price = catalog::price(&mut *connection, change.price).await?;
     let plan = catalog::plan(&mut *connection, price.plan).await?;
     check_price(&plan, &price, subscription.customer, before.customer.currency)?;
-    catalog::check_range("quantity", change.quantity, 1, MAX_QUANTITY)?;
+    check_range("quantity", change.quantity, 1, MAX_QUANTITY)?;
     let old = before.last_phase();
     if plan.is_free && change.quantity != 1 {
         return Err(BillingError::FreePlanIsOne { subscription: id });
@@ -276,7 +276,7 @@ pub(super) async fn cancel_and(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let Cancelling { end, afterwards, .. } = how;
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
     if subscription.cancel_at_ms.is_some() && end != End::Now && !how.is_with_parent {
@@ -604,7 +604,7 @@ pub async fn hold(
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     if hold::is_held(connection, id, cause, false).await? {
         return Ok(());

@@ -21,7 +21,7 @@ use super::state::HoldCause;
 use super::write::{NewPhase, cycle_start, end_phase, insert_phase};
 use super::{Contract, Subscription};
 use crate::catalog::BaseTiming;
-use crate::{BillingError, dunning};
+use crate::{BillingError, collection_terms};
 
 /// Since which local day a subscription is not charged, because its service is suspended for an unpaid invoice and the terms
 /// say so; `None` while it is charged.
@@ -58,7 +58,8 @@ pub(super) async fn follow(
 /// The service was suspended for an unpaid invoice at `now_ms`: from the next day on it is not charged.
 async fn pause(connection: &mut AnyConnection, before: &Contract, now_ms: i64) -> Result<(), BillingError> {
     let subscription = &before.subscription;
-    if dunning::terms(&mut *connection).await?.bill_suspended || paused_from(connection, subscription).await?.is_some()
+    if collection_terms::terms(&mut *connection).await?.bill_suspended
+        || paused_from(connection, subscription).await?.is_some()
     {
         return Ok(());
     }

@@ -18,7 +18,8 @@ use super::load::{contract, subscription};
 use super::write::tell;
 use super::{MAX_QUANTITY, State};
 use crate::BillingError;
-use crate::catalog::{self, named};
+use crate::catalog;
+use crate::field::{check_range, checked_text, named};
 use crate::guard;
 
 /// How long before a change the customer is reminded of it.
@@ -86,7 +87,7 @@ pub async fn schedule(
     actor: &str,
     now_ms: i64,
 ) -> Result<ChangeId, BillingError> {
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     guard::check(&mut *connection).await?;
     if at_ms <= now_ms {
         return Err(BillingError::NotAhead {
@@ -95,7 +96,7 @@ pub async fn schedule(
             now_ms,
         });
     }
-    catalog::check_range("time ahead in milliseconds", at_ms - now_ms, 1, MAX_AHEAD_MS)?;
+    check_range("time ahead in milliseconds", at_ms - now_ms, 1, MAX_AHEAD_MS)?;
     let before = contract(connection, id).await?;
     if before.subscription.state == State::Ended {
         return Err(BillingError::Refused {
@@ -111,7 +112,7 @@ pub async fn schedule(
     };
     let mut plan = None;
     if let Some(terms) = terms {
-        catalog::check_range("quantity", terms.quantity, 1, MAX_QUANTITY)?;
+        check_range("quantity", terms.quantity, 1, MAX_QUANTITY)?;
         let price = catalog::price(&mut *connection, terms.price).await?;
         let to = catalog::plan(&mut *connection, price.plan).await?;
         // What can be known to be refused then is refused now.
@@ -136,7 +137,7 @@ pub async fn schedule(
             .bind(id.0)
             .fetch_one(&mut *connection)
             .await?;
-    catalog::check_range(
+    check_range(
         "number of pending changes",
         pending.try_get::<i64, _>(0)? + 1,
         1,
@@ -181,7 +182,7 @@ pub async fn cancel(
     reason: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     guard::check(&mut *connection).await?;
     let change = scheduled(&mut *connection, id).await?;
     settle(connection, &change, ChangeStatus::Cancelled, &reason, now_ms).await?;

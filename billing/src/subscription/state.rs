@@ -12,8 +12,8 @@
 //! A suspended subscription stays what it is when it is cancelled or resumed: its end is kept beside the state, and when
 //! the last hold is lifted it is cancelled if it has one. A cancelled one runs until that end.
 
-use crate::catalog::named;
-use crate::{BillingError, catalog};
+use crate::BillingError;
+use crate::field::named;
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, utoipa::ToSchema)]
@@ -118,7 +118,7 @@ pub enum HoldCause {
     Admin,
 }
 
-catalog::named!(HoldCause, "cause of a hold", Unpaid => "unpaid", Budget => "budget", Abuse => "abuse", Admin => "admin");
+named!(HoldCause, "cause of a hold", Unpaid => "unpaid", Budget => "budget", Abuse => "abuse", Admin => "admin");
 
 #[cfg(test)]
 mod tests {

@@ -22,9 +22,9 @@ use super::begin::{NewSubscription, subscribe};
 use super::change::{self, Afterwards, Cancelling, End, MAX_REASON_CHARS};
 use super::load::{addons_of, contract, subscription_of};
 use super::write::usage_turn_ms;
-use crate::BillingError;
-use crate::catalog::{self, named};
 use crate::event;
+use crate::field::{checked_text, named};
+use crate::{BillingError, catalog};
 
 /// Where a transfer stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -70,7 +70,7 @@ pub async fn request(
     ticket: &str,
     now_ms: i64,
 ) -> Result<TransferId, BillingError> {
-    let ticket = catalog::checked_text("ticket", ticket, MAX_REASON_CHARS)?;
+    let ticket = checked_text("ticket", ticket, MAX_REASON_CHARS)?;
     let moved = inventory::service(&mut *connection, service).await?;
     inventory::customer(&mut *connection, to).await?;
     let refuse = |why| BillingError::TransferRefused { service, why };
@@ -157,7 +157,7 @@ pub async fn cancel(
     reason: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let reason = catalog::checked_text("reason", reason, MAX_REASON_CHARS)?;
+    let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let done = sqlx::query(
         "UPDATE service_transfers SET status = 'cancelled', reason = $1, settled_at_ms = $2 \
          WHERE id = $3 AND status IN ('requested', 'approved')",

@@ -1,9 +1,17 @@
 //! How much the taxes are.
 
+use schemas::ids::InvoiceId;
 use schemas::money::{Currency, Money, MoneyError};
 
-use super::{TaxGroup, TaxRule};
+use super::TaxRule;
 use crate::ratio::Ratio;
+
+/// The lines of a document that bear the same taxes, counted from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TaxGroup {
+    pub invoice: InvoiceId,
+    pub group: i64,
+}
 
 /// What one rule comes to on a document.
 #[derive(Clone, PartialEq, Eq, Debug)]

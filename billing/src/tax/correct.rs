@@ -19,19 +19,11 @@
 //! all is given back: −63.24 − 12.02 of the first, −38.50 − 7.31 of the second, together −101.74 − 19.33
 //! ```
 
-use schemas::ids::InvoiceId;
 use schemas::money::{Currency, Money, MoneyError};
 
 use super::apply::{Shares, Taxed, added, is_below_zero, net_lines, taxed};
 use super::{TaxAmount, TaxRule};
 use crate::ratio::Ratio;
-
-/// The lines of a document that bear the same taxes, counted from 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TaxGroup {
-    pub invoice: InvoiceId,
-    pub group: i64,
-}
 
 /// A group of an invoice as it was charged, and what corrections have made of it since.
 #[derive(Clone, PartialEq, Eq, Debug)]

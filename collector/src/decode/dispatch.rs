@@ -18,10 +18,9 @@ use schemas::metering::MeteringConfig;
 use serde::{Deserialize, Serialize};
 use tables::flow::PROTOCOL_SFLOW5;
 
-use super::{Datagram, Decoded};
+use super::{Datagram, Decoded, DomainView};
 use crate::allow::AllowList;
 use crate::counts::{CountKey, Counter};
-use crate::status::DomainView;
 
 use super::netflow::{DecodeLimits, DomainStatus, NetflowCheckpoint, NetflowDecoder};
 use super::sflow::{AgentStatus, SflowCheckpoint, SflowDecoder, SflowLimits};

@@ -4,13 +4,14 @@
 mod copies;
 mod discard;
 pub mod dispatch;
+mod domain_view;
 pub mod ingress;
 pub mod netflow;
 mod packet_header;
-pub mod reading;
 mod recent;
 pub mod sflow;
 
+pub use domain_view::{CLOCK_OFF_MS, DomainView};
 use schemas::address::Address;
 use tables::flow::FlowColumns;
 

@@ -12,7 +12,7 @@ use tables::flow::{FLOWS, FlowColumns};
 use tables::metering::Enricher;
 use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
-use super::stage::TimeSpan;
+use crate::sink::TimeSpan;
 use crate::status::FlowSummary;
 
 /// Flows on their way to a row group.

@@ -28,7 +28,7 @@ use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
 use tables::flow::marks;
 
-use crate::decode::reading::Reading;
+use crate::reading::Reading;
 
 pub use announced::{
     AnnounceRoom, AnnouncedRates, Announcement, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER, Named, OptionsTemplate,

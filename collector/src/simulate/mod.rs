@@ -11,6 +11,7 @@
 pub mod encode;
 pub mod fleet;
 mod names;
+mod parts;
 mod profile;
 pub mod rng;
 pub mod send;

@@ -1,6 +1,6 @@
 //! The demonstration's companies, plans and networks: lists only.
 
-use super::fleet::{FleetBilling, FleetPlan, ServiceKind};
+use super::parts::{FleetBilling, FleetPlan, ServiceKind};
 
 /// A country's defaults for a customer.
 pub(super) struct Country {

@@ -7,8 +7,8 @@ use std::f64::consts::TAU;
 use tables::flow::Flow;
 
 use super::encode::SimProtocol;
-use super::fleet::{FleetBilling, FleetExporter, ROUTER_EXTERNAL_IFS, SWITCH_UPLINK_IFS, ServiceKind};
 use super::names::{PEERS_AMERICA, PEERS_ASIA, PEERS_EUROPE, PEERS_EVERYWHERE, Peer};
+use super::parts::{FleetBilling, FleetExporter, ROUTER_EXTERNAL_IFS, SWITCH_UPLINK_IFS, ServiceKind};
 use super::rng::Rng;
 
 /// A flow lasts at most this long.

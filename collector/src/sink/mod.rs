@@ -8,6 +8,7 @@
 //! * a commit whose token was applied changes nothing, and its file is not touched again.
 
 mod compact;
+mod gathered;
 mod rows;
 mod sort;
 
@@ -16,8 +17,7 @@ use tables::flow::FLOWS;
 use tables::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
 
 pub use compact::{CompactLimits, Compaction, compact};
-
-use crate::pipeline::stage::{Gathered, TimeSpan};
+pub(crate) use gathered::{Gathered, TimeSpan};
 
 /// Why rows could not be stored.
 #[derive(Debug, thiserror::Error)]

@@ -11,10 +11,9 @@ use tables::definitions::{COLLECTION_5M, COUNTERS};
 use tables::flow::address_array;
 use tables::table::{Encoder, ROW_GROUP_ROWS, RowGroup};
 
-use super::Part;
+use super::{Part, TimeSpan};
 use crate::counts::{CountKey, Counter, Counts};
 use crate::decode::InterfaceCounters;
-use crate::pipeline::stage::TimeSpan;
 
 /// A batch from columns by name. The names are checked against the definition, so that a column added there is missed
 /// here by every test that stores anything.

@@ -8,8 +8,7 @@ use tracing::warn;
 
 use super::ROWS_WAITING_MAX;
 use crate::decode::InterfaceCounters;
-use crate::pipeline::stage::Gathered;
-use crate::sink::{Prepared, Step, StoreError, Tables, Written, applied};
+use crate::sink::{Gathered, Prepared, Step, StoreError, Tables, Written, applied};
 
 const WRITER: &str = "snmp";
 

@@ -7,10 +7,11 @@ use schemas::metering::{ExporterTable, MeteringConfig};
 
 use super::summary::{ExporterSums, FlowSummary, InterfaceSums};
 use super::{
-    DOMAINS_MAX, DomainView, EXPORTERS_MAX, ExporterStatus, INTERFACES_MAX, InterfaceStatus, MINUTES_MAX, MinuteStatus,
+    DOMAINS_MAX, EXPORTERS_MAX, ExporterStatus, INTERFACES_MAX, InterfaceStatus, MINUTES_MAX, MinuteStatus,
     STRANGERS_MAX,
 };
 use crate::counts::{Counter, Counts};
+use crate::decode::DomainView;
 
 const MINUTE_MS: i64 = 60_000;
 

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use billing::aging::{AgedCurrency, aging};
-use billing::dunning::{self, Collection, CollectionFilter, Terms};
+use billing::collection_terms::{self, Terms};
+use billing::dunning::{self, Collection, CollectionFilter};
 use billing::invoice::{self, HeldInvoice};
 use billing::ledger::{self, Owed, PostedTransaction, StatementLine, TransactionFilter};
 use schemas::ids::{CustomerId, TransactionId};
@@ -54,7 +55,7 @@ pub(crate) async fn collection(
     _: Finance<Principal>,
 ) -> Result<Json<CollectionAnswer>, ApiError> {
     let invoices = dunning::list(state.db().pool(), CollectionFilter::default()).await?;
-    let terms = dunning::terms(state.db().pool()).await?;
+    let terms = collection_terms::terms(state.db().pool()).await?;
     Ok(Json(CollectionAnswer { terms, invoices }))
 }
 

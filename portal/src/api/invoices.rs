@@ -7,7 +7,7 @@ use axum::extract::State;
 use billing::dunning::{self, Outlook};
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceKind, InvoiceLine, InvoiceStatus};
-use billing::rating::LineKind;
+use billing::line_kind::LineKind;
 use schemas::ids::{InvoiceId, InvoiceLineId, ServiceId, SubscriptionId};
 use schemas::money::{Currency, Money};
 use serde::Serialize;

@@ -9,7 +9,8 @@
 use activity::act::{Act, By as Who, Note};
 use activity::audit::{Actor, AuditError, Risk};
 use activity::password_reset::{self, By, Request};
-use billing::approval::{self, Gate, NewRequest, Requested, wanted};
+use billing::action::{self, NewRequest};
+use billing::approval::{Gate, Requested, wanted};
 use schemas::db::{Database, next_ids};
 use schemas::identity::{self, Account, AccountFilter, Ending, IdleLimits, Role, User};
 use schemas::ids::{CustomerId, UserId};
@@ -55,7 +56,7 @@ impl Managed {
 
 /// The request where a second admin decides; the risk of what may be done.
 async fn gate(connection: &mut AnyConnection, wanted: &NewRequest, by: Change<'_>) -> Result<Gate, UserError> {
-    Ok(approval::gate(connection, wanted, &Who::from(by.actor), by.now_ms).await?)
+    Ok(action::gate(connection, wanted, &Who::from(by.actor), by.now_ms).await?)
 }
 
 fn idle_limits(limits: &SessionLimits) -> IdleLimits {

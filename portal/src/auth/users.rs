@@ -4,7 +4,8 @@ use activity::act::{Act, By, Note};
 use activity::audit::{AuditError, Risk};
 use activity::event::EventError;
 use activity::password_reset::PasswordResetError;
-use billing::approval::{self, ActionError, Gate, wanted};
+use billing::action::{self, ActionError};
+use billing::approval::{Gate, wanted};
 use schemas::clock::{self, ClockError};
 use schemas::db::Database;
 use schemas::identity::{self, NewUserRow, Role, RoleError, TOKEN_DAYS_MAX, normalised_email};
@@ -159,7 +160,7 @@ pub struct CheckedUser {
 /// When the email, name, role or password is not acceptable, or the email is taken.
 pub async fn create_user(db: &Database, new: &NewUser<'_>, by: By) -> Result<UserId, UserError> {
     let checked = check_user(new).await?;
-    let now_ms = clock::of(db).await?.now_ms();
+    let now_ms = clock::of(db.pool()).await?.now_ms();
     let mut act = Act::begin(db, by, now_ms).await?;
     let (connection, by) = act.asking();
     let (id, managed) = add_user(connection, &checked, by, now_ms).await?;
@@ -226,7 +227,7 @@ pub async fn add_user(
         // Whoever asks must not count as the second one.
         identity::set_disabled(&mut *connection, id, Some(now_ms)).await?;
         let wanted = wanted::admin_created(id, "Add the admin", &new.email);
-        match approval::gate(&mut *connection, &wanted, by, now_ms).await? {
+        match action::gate(&mut *connection, &wanted, by, now_ms).await? {
             Gate::Waits(requested) => return Ok((id, Managed::Waits(requested))),
             Gate::Passes(of) => risk = of,
         }

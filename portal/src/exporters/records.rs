@@ -182,7 +182,7 @@ pub(super) fn problems(status: &ExporterStatus, config: Option<&ExporterConfig>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use collector::status::DomainView;
+    use collector::decode::DomainView;
 
     fn status() -> ExporterStatus {
         let mut status = ExporterStatus::new("192.0.2.1".parse().unwrap());

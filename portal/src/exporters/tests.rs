@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use collector::decode::DomainView;
 use collector::sampling::SamplingSource;
-use collector::status::{CollectorStatus, DomainView, ExporterStatus, InterfaceStatus};
+use collector::status::{CollectorStatus, ExporterStatus, InterfaceStatus};
 use schemas::metering::{ExporterConfig, MeterMode, MeteringConfig};
 use tables::flow::Boundary;
 

@@ -6,9 +6,9 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::assigned::note_attribution_changed;
 use super::{InventoryError, checked_text};
 use crate::address::Address;
-use crate::correction::{Correction, CorrectionSettings};
 use crate::db::next_id;
 use crate::ids::CorrectionId;
+use crate::metering::correction::{Correction, CorrectionSettings};
 
 /// Characters in the reason of a correction at most.
 pub const MAX_CORRECTION_REASON_CHARS: usize = 500;

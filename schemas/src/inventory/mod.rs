@@ -38,8 +38,8 @@ use ipnet::IpNet;
 
 use crate::address::Address;
 use crate::assignment::Target;
-use crate::correction::CorrectionError;
 use crate::ids::{AssignmentId, CustomerId, EntityId, ServiceId};
+use crate::metering::correction::CorrectionError;
 use crate::money::MoneyError;
 use crate::percent::PercentError;
 use crate::text::is_plain_text;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::assignment::Assignments;
-use crate::correction::{Correction, CorrectionSettings};
 use crate::db::Database;
+use crate::metering::correction::{Correction, CorrectionSettings};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 

@@ -2,6 +2,7 @@
 //!
 //! What this makes of a flow: `tables::metering::Enricher`.
 
+pub mod correction;
 mod exporters;
 mod pattern;
 mod snmp;
@@ -13,9 +14,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::correction::Correction;
 use crate::interfaces::KnownInterfaces;
 
+use correction::Correction;
 pub use exporters::{ExporterNet, ExporterNetError, ExporterTable};
 pub use pattern::{InterfacePattern, InterfacePatternError};
 pub use snmp::{SnmpAuth, SnmpConfig, SnmpPrivacy};

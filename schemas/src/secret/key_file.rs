@@ -30,8 +30,8 @@ const KEY_FILE_FORMAT: u32 = 1;
 
 /// A key, and the name under which values say that it sealed them.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) id: String,
+pub(crate) struct Key {
+    pub(crate) id: String,
     pub(super) bytes: [u8; KEY_BYTES],
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    pub(super) fn random() -> Result<Key, SecretError> {
+    pub(crate) fn random() -> Result<Key, SecretError> {
         let mut bytes = [0; KEY_BYTES];
         SystemRandom::new().fill(&mut bytes).map_err(|_| SecretError::Random)?;
         Ok(Key::of(bytes))
@@ -70,10 +70,10 @@ impl Key {
 
 /// The keys of a file, the oldest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Keyring(pub(super) Vec<Key>);
+pub(crate) struct Keyring(pub(crate) Vec<Key>);
 
 impl Keyring {
-    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+    pub(crate) fn find(&self, id: &str) -> Option<&Key> {
         self.0.iter().find(|key| key.id == id)
     }
 
@@ -134,7 +134,7 @@ impl KeyFile {
     }
 
     /// Its keys; `None` where there is no file.
-    pub(super) fn read(&self) -> Result<Option<Keyring>, SecretError> {
+    pub(crate) fn read(&self) -> Result<Option<Keyring>, SecretError> {
         let metadata = match std::fs::metadata(&self.0) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -162,7 +162,7 @@ impl KeyFile {
     }
 
     /// Makes the file with a new key; where another process was faster, that one's.
-    pub(super) fn create(&self) -> Result<Keyring, SecretError> {
+    pub(crate) fn create(&self) -> Result<Keyring, SecretError> {
         let ring = Keyring(vec![Key::random()?]);
         let temporary = self.write_beside(&ring)?;
         // A link, unlike a rename, does not replace what another process made meanwhile.
@@ -177,7 +177,7 @@ impl KeyFile {
     }
 
     /// Replaces the keys, in one step.
-    pub(super) fn replace(&self, ring: &Keyring) -> Result<(), SecretError> {
+    pub(crate) fn replace(&self, ring: &Keyring) -> Result<(), SecretError> {
         let temporary = self.write_beside(ring)?;
         std::fs::rename(&temporary, &self.0).map_err(self.error())?;
         self.sync_folder()
@@ -216,7 +216,7 @@ impl KeyFile {
     }
 
     /// Held by who replaces keys.
-    pub(super) fn lock(&self) -> Result<File, SecretError> {
+    pub(crate) fn lock(&self) -> Result<File, SecretError> {
         let mut name = self.0.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);

@@ -18,9 +18,8 @@
 
 mod columns;
 mod key_file;
-mod rotate;
+mod recorded;
 mod text;
-mod unlock;
 mod vault;
 
 use std::path::PathBuf;
@@ -29,10 +28,12 @@ use crate::file_format::NewerFormat;
 
 pub use columns::{COLUMNS, Column, ColumnStatus, TWO_FACTOR, WEBHOOK, WEBHOOK_PREVIOUS, column_status};
 pub use key_file::KeyFile;
-pub use rotate::{Discarded, Rotated, discard, rotate};
+pub(crate) use key_file::{Key, Keyring};
+pub use recorded::recorded_keys;
+pub(crate) use recorded::{forget, forget_others, make_current};
 pub use text::Secret;
-pub use unlock::{Unlocked, recorded_keys, unlock};
 pub use vault::Vault;
+pub(crate) use vault::{is_sealed, prefix_of};
 
 /// Why a secret was not sealed or opened, or the key file not used.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,3 @@ crate::error_codes! {
         Readable = "readable", Missing = "missing", UnknownKey = "unknown_key", NotOpened = "not_opened",
         NotSealed = "not_sealed", Random = "random", Busy = "busy";
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,9 +8,10 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::rand::{SecureRandom as _, SystemRandom};
 use sqlx::{AnyConnection, Row as _};
 
+use super::SecretError;
 use super::columns::Column;
 use super::key_file::{ID_CHARS, Key, KeyFile, Keyring};
-use super::{SecretError, rotate};
+use super::recorded::make_current;
 use crate::secret::Secret;
 
 /// How every sealed value begins.
@@ -29,7 +30,7 @@ struct Inner {
 
 impl Vault {
     /// With the keys of a file.
-    pub(super) fn new(file: KeyFile, ring: Keyring) -> Vault {
+    pub(crate) fn new(file: KeyFile, ring: Keyring) -> Vault {
         Vault(Arc::new(Inner {
             file: Some(file),
             ring: RwLock::new(ring),
@@ -49,7 +50,7 @@ impl Vault {
     }
 
     /// The id of the newest key.
-    pub(super) fn newest(&self) -> Result<String, SecretError> {
+    pub(crate) fn newest(&self) -> Result<String, SecretError> {
         let ring = self.0.ring.read().unwrap_or_else(PoisonError::into_inner);
         ring.0.last().map(|key| key.id.clone()).ok_or(SecretError::NoKeyFile)
     }
@@ -92,7 +93,7 @@ impl Vault {
             Some(current) => current.try_get(0)?,
             None => {
                 let newest = self.newest()?;
-                rotate::make_current(connection, &newest).await?;
+                make_current(connection, &newest).await?;
                 newest
             }
         };
@@ -100,7 +101,7 @@ impl Vault {
     }
 
     /// Seals a value under a key.
-    pub(super) fn seal_under(&self, id: &str, column: Column, row: i64, plain: &str) -> Result<String, SecretError> {
+    pub(crate) fn seal_under(&self, id: &str, column: Column, row: i64, plain: &str) -> Result<String, SecretError> {
         let key = self.key(id)?;
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| SecretError::Random)?;
@@ -142,12 +143,12 @@ impl Vault {
 }
 
 /// Whether a stored value is sealed.
-pub(super) fn is_sealed(stored: &str) -> bool {
+pub(crate) fn is_sealed(stored: &str) -> bool {
     stored.starts_with(PREFIX)
 }
 
 /// How values that a key sealed begin.
-pub(super) fn prefix_of(key: &str) -> String {
+pub(crate) fn prefix_of(key: &str) -> String {
     format!("{PREFIX}{key}:")
 }
 

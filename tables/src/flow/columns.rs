@@ -8,7 +8,7 @@ use arrow::array::{
 use schemas::address::Address;
 
 use super::{Boundary, FLOWS, Flow, Metered, SpanBound, address_bytes_array};
-use crate::table::ColumnValues;
+use crate::column::ColumnValues;
 
 /// How a column keeps a field of [`Flow`].
 pub trait Kept: Copy {

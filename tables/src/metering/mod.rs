@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use schemas::address::Address;
 use schemas::assignment::{Assignment, Assignments, Found, Target};
-use schemas::correction::CorrectedDirection;
+use schemas::metering::correction::CorrectedDirection;
 use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig};
 
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use schemas::address::Address;
-use schemas::correction::{CorrectedDirection, Correction};
 use schemas::metering::MeterMode;
+use schemas::metering::correction::{CorrectedDirection, Correction};
 
 use crate::flow::Boundary;
 
@@ -95,7 +95,7 @@ fn stretch_at(corrections: &[&Correction], at_ms: i64) -> Stretch {
 
 #[cfg(test)]
 mod tests {
-    use schemas::correction::CorrectionSettings;
+    use schemas::metering::correction::CorrectionSettings;
 
     use super::*;
 

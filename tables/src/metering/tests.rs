@@ -1,7 +1,7 @@
 //! Judging flows, once and again.
 
-use schemas::correction::{Correction, CorrectionSettings};
 use schemas::metering::ExporterConfig;
+use schemas::metering::correction::{Correction, CorrectionSettings};
 
 use super::*;
 use crate::flow::FORWARDING_DROPPED;

@@ -13,6 +13,7 @@
 
 mod copy;
 mod encode;
+mod folder;
 mod format;
 mod manifest;
 mod retain;
@@ -24,14 +25,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 pub use copy::{snapshot_of_text, snapshot_text};
-pub use encode::{ColumnValues, EncodedColumn, Encoder, ROW_GROUP_ROWS, RowGroup, file_of};
+pub use encode::{EncodedColumn, Encoder, ROW_GROUP_ROWS, RowGroup, file_of};
+pub use folder::create_dir_synced;
 pub use format::found_formats;
 pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
 pub use retain::{
     RETAINED_FROM, RetentionConfig, RetentionError, RetentionLimits, RetentionPlan, UNBILLED_DAYS, retained_from_ms,
 };
 pub use storage::{FileReader, FileWriter, PathError, RelativePath, Storage, StorageConfig, StorageError};
-pub use write::{WriteError, create_dir_synced, write_parquet, write_row_groups};
+pub use write::{WriteError, write_parquet, write_row_groups};
 
 use crate::column::TableDef;
 

@@ -1,14 +1,17 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use schemas::clock::Clock;
+use schemas::db::Database;
 use sqlx::AnyConnection;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::job::{
-    After, Condition, Context, Listed, Notice, NoticeKind, RunFilter, RunHere, Schedule, Scope, list, request,
-    run_here, runs,
+    After, Alerts, Condition, Context, JobBoard, Listed, Notice, NoticeKind, RunFilter, RunHere, Schedule, Scope, list,
+    request, run_here, runs,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);

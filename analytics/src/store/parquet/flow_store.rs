@@ -7,10 +7,9 @@ use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
 use crate::Analytics;
 use crate::store::{
-    Attribution, Dimension, ExporterCount, FlowStore, Meters, Overview, PeriodQuery, SeriesQuery, StoreError,
+    Attribution, Dimension, ExporterCount, FlowStore, Meters, Overview, PeriodQuery, SeriesQuery, StoreError, TruthRow,
     WindowCount, WindowVolume,
 };
-use crate::truth::TruthRow;
 
 /// Each method of the trait is a method of the same name here, which has the engine's errors.
 #[async_trait]

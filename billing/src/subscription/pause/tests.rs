@@ -2,7 +2,7 @@ use schemas::ids::{CustomerId, SubscriptionId};
 use schemas::usage::UsageMode;
 
 use crate::catalog::{BaseTiming, QuotaUnit, Terms};
-use crate::dunning;
+use crate::collection_terms;
 use crate::subscription::change::{self, Change, End};
 use crate::subscription::state::HoldCause;
 use crate::subscription::{State, subscription};
@@ -28,12 +28,12 @@ impl Suspended {
     async fn new(deal: Deal, bill_suspended: bool) -> Suspended {
         let world = World::new().await;
         let customer = world.customer("USD", "UTC", "0").await;
-        let terms = dunning::Terms {
+        let terms = collection_terms::Terms {
             bill_suspended,
-            ..dunning::Terms::default()
+            ..collection_terms::Terms::default()
         };
         let mut transaction = world.database.begin_write().await.unwrap();
-        let _ = dunning::set_terms(&mut transaction, &terms).await.unwrap();
+        let _ = collection_terms::set_terms(&mut transaction, &terms).await.unwrap();
         transaction.commit().await.unwrap();
         let id = world.subscribe(customer, deal).await.subscription.id;
         Suspended { world, customer, id }

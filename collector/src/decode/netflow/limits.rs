@@ -98,3 +98,19 @@ impl DecodeLimits {
         }
     }
 }
+
+/// How many flows may be remembered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// More than now, of all kinds and exporters.
+    pub(super) left: usize,
+    /// Of one kind in one domain.
+    pub(super) max_of_kind: usize,
+}
+
+impl Room {
+    /// The bound of a kind of which `now` are remembered.
+    pub(super) fn max(self, now: usize) -> usize {
+        now.saturating_add(self.left).min(self.max_of_kind)
+    }
+}

@@ -9,13 +9,14 @@ use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 use tables::flow::{FlowColumns, SpanBound, marks, was_discarded};
 
+use super::limits::Room;
 use super::span::{ActiveTimeout, SpanContext, Spans};
 use super::tally::Tally;
 use super::totals::Totals;
 use super::twice::{OBSERVATIONS_MAX, Twice};
 use crate::counts::Counter;
 use crate::decode::discard;
-use crate::decode::reading::Reading;
+use crate::reading::Reading;
 
 /// Of one observation domain.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -39,22 +40,6 @@ pub(super) struct RowFacts {
     /// The active timeout that another domain of the session announced.
     pub(super) of_session_s: Option<u32>,
     pub(super) room: Room,
-}
-
-/// How many flows may be remembered.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Room {
-    /// More than now, of all kinds and exporters.
-    pub(super) left: usize,
-    /// Of one kind in one domain.
-    pub(super) max_of_kind: usize,
-}
-
-impl Room {
-    /// The bound of a kind of which `now` are remembered.
-    pub(super) fn max(self, now: usize) -> usize {
-        now.saturating_add(self.left).min(self.max_of_kind)
-    }
 }
 
 /// A row that lasted longer than any flow is believed to, with its start as it was told.

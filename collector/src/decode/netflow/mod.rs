@@ -9,12 +9,13 @@
 //!
 //! Templates belong to (exporter address, UDP port, protocol, observation domain, id); [`sessions`] says what a port is worth. Each
 //! is compiled to a plan ([`template`]); [`message`] reads headers, [`elements`] says which information element fills which column, [`crate::sampling`] which rate a flow gets,
-//! [`crate::times`] when it was, [`session`] how a datagram is walked through, [`state`] what is remembered.
+//! [`crate::times`] when it was, [`session`] how a datagram is walked through, [`exporter`] and [`state`] what is remembered.
 
 mod biflow;
 mod columnar;
 mod elements;
 mod exception;
+mod exporter;
 mod limits;
 mod meaning;
 mod memory;
@@ -22,6 +23,7 @@ mod message;
 mod names;
 mod packed;
 mod row_times;
+mod scratch;
 mod section;
 mod session;
 mod sessions;
@@ -45,18 +47,21 @@ use schemas::address::Address;
 use serde::Serialize;
 use tables::flow::Flow;
 
+pub use exporter::NetflowCheckpoint;
 pub use limits::DecodeLimits;
 pub use names::ToldInterface;
 pub use span::ActiveTimeout;
 pub use spec::TemplateKind;
-pub use state::NetflowCheckpoint;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 
-use self::meaning::{Room, RowFacts};
+use self::exporter::{Exporter, WrittenCheckpoint};
+use self::limits::Room;
+use self::meaning::RowFacts;
 use self::message::{Content, Header, Refused};
-use self::session::{Moment, Scratch, Session, scale};
+use self::scratch::Scratch;
+use self::session::{Moment, Session, scale};
 use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
-use self::state::{Domain, Exporter, WrittenCheckpoint};
+use self::state::Domain;
 use self::tally::Tally;
 use self::v5::FixedPlans;
 use crate::counts::{CountKey, Counter};

@@ -8,12 +8,13 @@ use schemas::address::Address;
 use tables::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
 use super::biflow::answer_of;
-use super::columnar::{RawTimes, append_set, is_same_of_all};
-use super::limits::DecodeLimits;
-use super::meaning::{LongRow, Room, RowFacts};
+use super::columnar::{append_set, is_same_of_all};
+use super::limits::{DecodeLimits, Room};
+use super::meaning::RowFacts;
 use super::message::starts_with_v9;
 use super::names::ToldInterface;
 use super::row_times::{note_times, times_of, with_boot};
+use super::scratch::{Scratch, SetRef};
 use super::spec::{FIRST_TEMPLATE_ID, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec};
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
@@ -39,23 +40,6 @@ const INTERFACES_TOLD_MAX: usize = 65_536;
 
 /// A set may be padded to a multiple of four bytes.
 const PADDING_BYTES: usize = 3;
-
-/// Room that is used again for each datagram.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    sets: Vec<SetRef>,
-    spans: Vec<(u32, u32)>,
-    pub(super) times: RawTimes,
-    pub(super) long_rows: Vec<LongRow>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct SetRef {
-    id: u16,
-    start: usize,
-    end: usize,
-    done: bool,
-}
 
 /// When a set was received, and its header's clock.
 #[derive(Clone, Copy, Debug)]

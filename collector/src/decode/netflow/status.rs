@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 
+use super::exporter::Exporter;
 use super::span::ActiveTimeout;
 use super::spec::{FieldSpec, TemplateKind};
-use super::state::Exporter;
 use crate::sampling::{ChosenRate, SamplingConfig};
 
 /// One observation domain of one exporter in one protocol.

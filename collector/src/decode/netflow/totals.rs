@@ -28,7 +28,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use tables::flow::{Flow, SpanBound, marks};
 
-use super::meaning::Room;
+use super::limits::Room;
 use super::memory::{Memory, flow_key, mix, observed_key};
 use super::tally::Tally;
 use crate::counts::Counter;

@@ -18,7 +18,7 @@ use tables::flow::{Flow, FlowColumns};
 
 use super::columnar::append_set;
 use super::row_times::finish_times;
-use super::session::Scratch;
+use super::scratch::Scratch;
 use super::spec::{FieldSpec, TemplateKind, TemplateSpec};
 use super::tally::Tally;
 use super::template::Plan;

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
 use billing::catalog::{self, Discount, NewCoupon, Plan};
+use billing::catalog_act;
 use jiff::tz::TimeZone;
 use schemas::ids::CouponId;
 use schemas::percent::Percent;
@@ -139,7 +140,7 @@ pub(crate) async fn add(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let (_, note) = catalog::act::add_coupon(action.connection(), new, now_ms).await?;
+        let (_, note) = catalog_act::add_coupon(action.connection(), new, now_ms).await?;
         action.commit(note).await
     }
     .await;
@@ -166,7 +167,7 @@ pub(crate) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let note = catalog::act::archive_coupon(action.connection(), id, now_ms).await?;
+        let note = catalog_act::archive_coupon(action.connection(), id, now_ms).await?;
         action.commit(note).await
     }
     .await;

@@ -6,14 +6,16 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::approval::{Action as Asked, Gate, NewRequest, wanted};
+use billing::action::{Action as Asked, NewRequest};
+use billing::approval::{Gate, wanted};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
+use billing::catalog_act;
 use billing::price::UsagePrice;
-use billing::rating::cycle_words;
 use billing::subscription::reprice::{Touched, touched};
 use jiff::tz::TimeZone;
 use schemas::ids::{PlanId, PriceId};
 use schemas::money::{Currency, Money};
+use schemas::period::cycle_words;
 use sqlx::AnyConnection;
 
 use super::PATH;
@@ -157,7 +159,7 @@ async fn versions(
             usage,
             valid_from_ms,
         };
-        catalog::act::check_price_start(&mut *connection, &new, now_ms).await?;
+        catalog_act::check_price_start(&mut *connection, &new, now_ms).await?;
         versions.push(Version {
             before: catalog::price_at(&mut *connection, plan.id, currency, cycle_months, now_ms).await?,
             touches: touched(&mut *connection, plan.id, currency, cycle_months).await?,
@@ -316,14 +318,14 @@ pub(crate) async fn price(
         for version in versions {
             let (connection, by) = action.parts();
             notes.push(if moves {
-                catalog::act::add_price_moving(connection, version.new, by.name, now_ms)
+                catalog_act::add_price_moving(connection, version.new, by.name, now_ms)
                     .await?
                     .2
             } else {
-                catalog::act::add_price(connection, version.new, now_ms).await?.1
+                catalog_act::add_price(connection, version.new, now_ms).await?.1
             });
         }
-        action.commit(catalog::act::prices_note(plan.id, notes)).await?;
+        action.commit(catalog_act::prices_note(plan.id, notes)).await?;
         Ok(if moves { "reprice" } else { "price" })
     }
     .await;
@@ -372,7 +374,7 @@ pub(crate) async fn stock(
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("stock");
         };
-        let note = catalog::act::change_stock(action.connection(), plan.id, stock).await?;
+        let note = catalog_act::change_stock(action.connection(), plan.id, stock).await?;
         action.commit(note).await?;
         Ok("stock")
     }
@@ -394,7 +396,7 @@ pub(crate) async fn archive(
             return Ok(());
         };
         let now_ms = action.now_ms;
-        let note = catalog::act::archive_plan(action.connection(), plan.id, now_ms).await?;
+        let note = catalog_act::archive_plan(action.connection(), plan.id, now_ms).await?;
         action.commit(note).await
     }
     .await;

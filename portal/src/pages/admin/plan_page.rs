@@ -4,11 +4,11 @@
 use askama::Template;
 use axum::response::Response;
 use billing::catalog::{self, AddonSold, CYCLES_MONTHS, Coupon, Discount, Plan, PlanKind, Price, Sold, Spec};
-use billing::rating::cycle_words;
 use billing::subscription::reprice::touched;
 use jiff::tz::TimeZone;
 use schemas::ids::{CouponId, PriceId};
 use schemas::money::Money;
+use schemas::period::cycle_words;
 
 use super::PATH;
 use crate::action::Draft;

@@ -7,6 +7,7 @@ use axum::response::Response;
 use billing::catalog::{
     self, Attributes, Badge, BaseTiming, KNOWN_SPECS, NewPlan, NewPrice, Plan, PlanKind, Spec, Terms,
 };
+use billing::catalog_act;
 use billing::price::UsagePrice;
 use schemas::ids::PlanId;
 use schemas::money::{Currency, Money};
@@ -171,7 +172,7 @@ pub(crate) async fn add(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let (plan, note) = catalog::act::add_plan(action.connection(), new, now_ms).await?;
+        let (plan, note) = catalog_act::add_plan(action.connection(), new, now_ms).await?;
         action.commit(note).await?;
         Ok(Some(plan.id))
     }
@@ -196,7 +197,7 @@ pub(crate) async fn add_free(
             return Ok(None);
         };
         let now_ms = action.now_ms;
-        let (plan, note) = catalog::act::add_plan(action.connection(), NewPlan::free_tier(), now_ms).await?;
+        let (plan, note) = catalog_act::add_plan(action.connection(), NewPlan::free_tier(), now_ms).await?;
         let price = NewPrice {
             plan: plan.id,
             cycle_months: 1,
@@ -204,8 +205,8 @@ pub(crate) async fn add_free(
             usage: UsagePrice::FREE,
             valid_from_ms: now_ms,
         };
-        let (_, price) = catalog::act::add_price(action.connection(), price, now_ms).await?;
-        action.commit(catalog::act::plan_note(note, vec![price])).await?;
+        let (_, price) = catalog_act::add_price(action.connection(), price, now_ms).await?;
+        action.commit(catalog_act::plan_note(note, vec![price])).await?;
         Ok(Some(plan.id))
     }
     .await;

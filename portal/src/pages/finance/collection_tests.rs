@@ -159,13 +159,15 @@ async fn an_open_invoice_says_what_happens_next_by_the_terms_in_force() {
     // Nothing is saved to be charged; suspended on 13 July at noon.
     assert_eq!(json["outlook"]["suspends_at_ms"], NOW_MS + 28 * DAY_MS);
     assert_eq!(json["outlook"]["charges_at_ms"], serde_json::json!([]));
-    let terms = billing::dunning::Terms {
+    let terms = billing::collection_terms::Terms {
         suspend_day: 20,
         terminate_day: Some(40),
-        ..billing::dunning::Terms::default()
+        ..billing::collection_terms::Terms::default()
     };
     let mut transaction = world.portal.state.db().begin_write().await.unwrap();
-    let _ = billing::dunning::set_terms(&mut transaction, &terms).await.unwrap();
+    let _ = billing::collection_terms::set_terms(&mut transaction, &terms)
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     let body = ada.get(&page).await.body;
     assert!(body.contains("If it is still open on 19 Jul 2025"), "{body}");

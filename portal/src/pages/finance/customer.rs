@@ -182,7 +182,7 @@ async fn render(
                 "{} × {} / {}",
                 phase.quantity,
                 phase.price.base,
-                billing::rating::cycle_words(phase.price.cycle_months)
+                schemas::period::cycle_words(phase.price.cycle_months)
             ),
             state: StateView::new(contract),
             href: sees_traffic.then(|| format!("/ops/services/{}", contract.service.id)),

@@ -4,7 +4,8 @@
 use activity::act::{By, Note};
 use axum::extract::State;
 use axum::response::Response;
-use billing::approval::{self, Action as Asked, Done, Gate, NewRequest};
+use billing::action::{Action as Asked, NewRequest};
+use billing::approval::{self, Done, Gate};
 use billing::subscription::{State as Stand, contracts_of};
 use schemas::ids::SubscriptionId;
 use schemas::inventory::Customer;
@@ -108,7 +109,7 @@ pub(crate) async fn delete(
         );
         let wanted = request_of(&customer, Asked::AccountDeletion { customer: customer.id }, summary);
         let (now_ms, by) = (action.now_ms, By::from(action.parts().1));
-        let asked = approval::request(action.connection(), &wanted, &by, now_ms).await?;
+        let asked = billing::action::request(action.connection(), &wanted, &by, now_ms).await?;
         action.commit_entered(asked.entered).await?;
         Ok("asked")
     }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use billing::BillingError;
 use billing::evidence::Evidence;
 use billing::invoice::{Explanation, Invoice, InvoiceLine};
-use billing::rating::LineKind;
+use billing::line_kind::LineKind;
 use billing::tax::{self, TaxAmount, TaxCategory, TaxRate};
 use jiff::tz::TimeZone;
 use schemas::inventory;

@@ -6,7 +6,7 @@ use billing::invoice::{self, Credited, Invoice, InvoiceFilter, Rebill};
 use billing::payment::trial::Card;
 use billing::payment::{self, GatewayCharger, NewRefund, PaymentFilter, State, Transfer};
 use billing::subscription::change::{self, End};
-use billing::{approval, settlement, top_up};
+use billing::{action, settlement, top_up};
 use schemas::money::{Currency, Money};
 use schemas::window::HOUR_MS;
 use serde_json::json;
@@ -203,14 +203,14 @@ impl Story<'_> {
 
     async fn ask_for_a_second_admin(&self, index: usize, at_ms: i64) -> anyhow::Result<()> {
         let customer = self.known[&index].customer;
-        let new = approval::NewRequest {
-            action: approval::Action::AccountDeletion { customer },
+        let new = action::NewRequest {
+            action: action::Action::AccountDeletion { customer },
             subject: customer.to_string(),
             summary: "Delete the account of Bruna Juegos SL: unpaid, and the mail comes back.".to_owned(),
         };
         let mut act = self.act(ADMIN, at_ms).await?;
         let (connection, by) = act.asking();
-        let requested = approval::request(connection, &new, by, at_ms).await?;
+        let requested = action::request(connection, &new, by, at_ms).await?;
         act.commit_entered(requested.entered).await?;
         Ok(())
     }

@@ -35,7 +35,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescPtr;
 
-use crate::column::{Column, ColumnType, TableDef};
+use crate::column::{Column, ColumnType, ColumnValues, TableDef};
 use pages::{Chunk, ChunkBuilder, Compressor};
 
 /// Rows of a row group: enough for dictionaries to pay, few enough to be encoded in the cache of a core.
@@ -44,38 +44,6 @@ pub const ROW_GROUP_ROWS: usize = 128 << 10;
 const ADDRESS_BYTES: usize = 16;
 /// Of a hundred addresses that are not in a row group one looks as if it were: at about 10 bits per distinct address.
 const ADDRESS_FILTER_FALSE_POSITIVES: f64 = 0.01;
-
-/// The values of one column of a row group.
-#[derive(Clone, Debug)]
-pub enum ColumnValues<'a> {
-    /// UTC milliseconds.
-    I64(&'a [i64]),
-    U64(&'a [u64]),
-    U32(&'a [u32]),
-    U16(&'a [u16]),
-    U8(&'a [u8]),
-    Address(&'a [[u8; 16]]),
-    Name(Vec<&'a str>),
-}
-
-impl ColumnValues<'_> {
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        match self {
-            ColumnValues::I64(values) => values.len(),
-            ColumnValues::U64(values) => values.len(),
-            ColumnValues::U32(values) => values.len(),
-            ColumnValues::U16(values) => values.len(),
-            ColumnValues::U8(values) => values.len(),
-            ColumnValues::Address(values) => values.len(),
-            ColumnValues::Name(values) => values.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// The values of one column of a row group, encoded.
 #[derive(Clone, Debug)]

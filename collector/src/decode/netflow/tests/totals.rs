@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemas::assignment::{Assignment, Assignments, Target};
-use schemas::correction::CorrectionSettings;
+use schemas::metering::correction::CorrectionSettings;
 use schemas::metering::{ExporterConfig, MeterDirection, MeterMode, MeteringConfig};
 use schemas::window::{WindowStart, spread};
 use tables::flow::{Metered, marks};

@@ -138,7 +138,7 @@ fn what_was_given_back_before_is_told() {
         position: 1,
         subscription: None,
         service: None,
-        kind: billing::rating::LineKind::Unused,
+        kind: billing::line_kind::LineKind::Unused,
         description: String::new(),
         quantity: Decimal::ONE,
         unit: "credit".to_owned(),

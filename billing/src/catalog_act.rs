@@ -8,21 +8,20 @@ use schemas::window::{DAY_MS, instant_text};
 use serde_json::json;
 use sqlx::AnyConnection;
 
-use super::{Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
-use crate::BillingError;
-use crate::reseller;
+use crate::catalog::{self, Coupon, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::subscription::reprice::{Repriced, paying, reprice};
+use crate::{BillingError, reseller};
 
 /// Makes a plan.
 ///
 /// # Errors
-/// As [`super::create_plan`].
+/// As [`catalog::create_plan`].
 pub async fn add_plan(
     connection: &mut AnyConnection,
     new: NewPlan<'_>,
     now_ms: i64,
 ) -> Result<(Plan, Note), BillingError> {
-    let plan = super::create_plan(connection, new, now_ms).await?;
+    let plan = catalog::create_plan(connection, new, now_ms).await?;
     let change = json!({"after": {"name": plan.name, "kind": plan.kind, "service_type": plan.service_type,
         "model": plan.terms.name(), "is_free": plan.is_free, "attributes": plan.attributes}});
     let note = Note::new("plan.create", plan.id).change(change);
@@ -44,7 +43,7 @@ pub async fn check_price_start(
         return Ok(());
     }
     let (currency, months) = (new.base.currency, new.cycle_months);
-    let before = super::prices_of(&mut *connection, new.plan).await?;
+    let before = catalog::prices_of(&mut *connection, new.plan).await?;
     match before
         .iter()
         .any(|price| price.currency() == currency && price.cycle_months == months)
@@ -63,7 +62,7 @@ fn today_ms(now_ms: i64) -> i64 {
 /// Adds a price, or a new version of one. Who pays the one before keeps it.
 ///
 /// # Errors
-/// When it is a new version that would hold from a day that has passed on; as [`super::add_price`].
+/// When it is a new version that would hold from a day that has passed on; as [`catalog::add_price`].
 pub async fn add_price(
     connection: &mut AnyConnection,
     new: NewPrice,
@@ -97,8 +96,8 @@ async fn insert_price(
 ) -> Result<(Price, Note), BillingError> {
     check_price_start(&mut *connection, &new, now_ms).await?;
     let (plan, currency, months) = (new.plan, new.base.currency, new.cycle_months);
-    let before = super::price_at(&mut *connection, plan, currency, months, now_ms).await?;
-    let price = super::add_price(&mut *connection, new).await?;
+    let before = catalog::price_at(&mut *connection, plan, currency, months, now_ms).await?;
+    let price = catalog::add_price(&mut *connection, new).await?;
     let change = json!({
         "before": before.map(|price| json!({"price": price.id, "base": price.base.to_string(), "usage": price.usage})),
         "after": {"price": price.id, "cycle_months": months, "base": price.base.to_string(), "usage": price.usage,
@@ -113,14 +112,14 @@ async fn insert_price(
 /// Sets how many more of a plan can be sold; `None`: any number.
 ///
 /// # Errors
-/// As [`super::set_stock`].
+/// As [`catalog::set_stock`].
 pub async fn change_stock(
     connection: &mut AnyConnection,
     id: PlanId,
     stock: Option<i64>,
 ) -> Result<Note, BillingError> {
-    let before = super::plan(&mut *connection, id).await?;
-    super::set_stock(connection, id, stock).await?;
+    let before = catalog::plan(&mut *connection, id).await?;
+    catalog::set_stock(connection, id, stock).await?;
     let change = json!({"before": {"stock": before.stock}, "after": {"stock": stock}});
     Ok(Note::new("plan.stock", id).change(change))
 }
@@ -128,10 +127,10 @@ pub async fn change_stock(
 /// Closes a plan to new subscriptions.
 ///
 /// # Errors
-/// As [`super::archive_plan`].
+/// As [`catalog::archive_plan`].
 pub async fn archive_plan(connection: &mut AnyConnection, id: PlanId, now_ms: i64) -> Result<Note, BillingError> {
-    let before = super::plan(&mut *connection, id).await?;
-    super::archive_plan(connection, id, now_ms).await?;
+    let before = catalog::plan(&mut *connection, id).await?;
+    catalog::archive_plan(connection, id, now_ms).await?;
     let change = json!({"before": {"archived": before.archived_at_ms.is_some()}, "after": {"archived": true}});
     Ok(Note::new("plan.archive", id).change(change))
 }
@@ -139,13 +138,13 @@ pub async fn archive_plan(connection: &mut AnyConnection, id: PlanId, now_ms: i6
 /// Makes a coupon.
 ///
 /// # Errors
-/// As [`super::create_coupon`].
+/// As [`catalog::create_coupon`].
 pub async fn add_coupon(
     connection: &mut AnyConnection,
     new: NewCoupon<'_>,
     now_ms: i64,
 ) -> Result<(Coupon, Note), BillingError> {
-    let coupon = super::create_coupon(connection, new, now_ms).await?;
+    let coupon = catalog::create_coupon(connection, new, now_ms).await?;
     let off = match coupon.discount {
         Discount::Percent(percent) => percent.to_string(),
         Discount::Amount(amount) => amount.to_string(),
@@ -159,10 +158,10 @@ pub async fn add_coupon(
 /// Ends a coupon.
 ///
 /// # Errors
-/// As [`super::archive_coupon`].
+/// As [`catalog::archive_coupon`].
 pub async fn archive_coupon(connection: &mut AnyConnection, id: CouponId, now_ms: i64) -> Result<Note, BillingError> {
-    let before = super::coupon(&mut *connection, id).await?;
-    super::archive_coupon(connection, id, now_ms).await?;
+    let before = catalog::coupon(&mut *connection, id).await?;
+    catalog::archive_coupon(connection, id, now_ms).await?;
     let change = json!({"before": {"archived": before.archived_at_ms.is_some()}, "after": {"archived": true}});
     Ok(Note::new("coupon.archive", id).change(change))
 }

@@ -1,6 +1,6 @@
 //! What the records of one exporter mean, where its configuration says so.
 //!
-//! Most of it the records say themselves, or they show it ([`super::netflow`]); what is configured comes first.
+//! Most of it the records say themselves, or they show it ([`crate::decode::netflow`]); what is configured comes first.
 
 use schemas::metering::ExporterConfig;
 

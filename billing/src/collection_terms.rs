@@ -1,19 +1,21 @@
 //! The terms of collection: section `[collection]` of the configuration, kept in the database so that every process on it,
 //! every page and every mail goes by the same. `serve` stores them when it starts and when its configuration changes.
 
+mod schedule;
+
 use activity::act::Note;
 use schemas::window::DAY_MS;
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{DunningError, MAX_DAY, Schedule, ScheduleError};
+pub use schedule::{MAX_DAY, MAX_RETRIES, MAX_TERMINATE_DAY, Schedule, ScheduleError};
 
 /// The row of `settings` that holds them.
 const SETTING: &str = "collection";
+/// Days that a customer has to pay, from finalisation, where nothing else was set.
+const PAYMENT_TERM_DAYS: i64 = 14;
 /// Days between an invoice and its due date at most.
 pub const MAX_TERM_DAYS: i64 = 180;
-/// The latest day after the due date on which subscriptions can be ended.
-pub const MAX_TERMINATE_DAY: i64 = 365;
 /// Days before a date on which something can be said.
 pub const MAX_NOTICE_DAYS: i64 = 90;
 /// Notices before one date at most.
@@ -45,7 +47,7 @@ impl Default for Terms {
     fn default() -> Terms {
         let schedule = Schedule::default();
         Terms {
-            payment_term_days: crate::invoice::PAYMENT_TERM_DAYS,
+            payment_term_days: PAYMENT_TERM_DAYS,
             retry_days: schedule.retry_days().to_vec(),
             suspend_day: schedule.suspend_day(),
             terminate_day: None,
@@ -76,6 +78,21 @@ schemas::error_codes! {
     of [Schedule]
     source []
     Refused: PaymentTerm = "payment_term", Notices = "notices", BeforeTheInvoice = "before_the_invoice";
+}
+
+/// Why terms were not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SetTermsError {
+    #[error("ask the database")]
+    Database(#[from] sqlx::Error),
+    #[error("take over the terms of collection")]
+    Terms(#[from] TermsError),
+}
+
+schemas::error_codes! {
+    SetTermsError: "collection_terms";
+    of [Database, Terms]
+    source []
 }
 
 impl Terms {
@@ -159,8 +176,6 @@ fn notices(setting: &'static str, days: &[i64]) -> Result<(), TermsError> {
     })
 }
 
-const _: () = assert!(MAX_DAY < MAX_TERMINATE_DAY);
-
 /// The terms in force; the default where none were stored.
 ///
 /// # Errors
@@ -183,7 +198,7 @@ pub async fn terms(db: impl AnyExecutor<'_>) -> Result<Terms, sqlx::Error> {
 ///
 /// # Errors
 /// When they are no terms, or as the database answers.
-pub async fn set_terms(connection: &mut AnyConnection, new: &Terms) -> Result<Option<Note>, DunningError> {
+pub async fn set_terms(connection: &mut AnyConnection, new: &Terms) -> Result<Option<Note>, SetTermsError> {
     new.validate()?;
     let before = terms(&mut *connection).await?;
     if before == *new {

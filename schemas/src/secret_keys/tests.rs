@@ -5,6 +5,9 @@ use sqlx::Row as _;
 
 use super::*;
 use crate::db::Database;
+use crate::secret::{
+    Column, Key, KeyFile, SecretError, TWO_FACTOR, WEBHOOK, WEBHOOK_PREVIOUS, make_current, recorded_keys,
+};
 
 const ENDPOINT: &str = "INSERT INTO webhook_endpoints (id, customer_id, url, secret, previous_secret, event_types, \
                         created_at_ms, failures) VALUES ($1, NULL, 'https://192.0.2.1/', $2, $3, '[]', 0, 0)";
@@ -197,11 +200,11 @@ async fn a_rotation_replaces_the_key_under_a_running_process_and_is_finished_aft
 
     // As after a crash in the middle: the new key is there and current, some values are sealed under it.
     let mut ring = file.read().unwrap().unwrap();
-    ring.0.push(key_file::Key::random().unwrap());
+    ring.0.push(Key::random().unwrap());
     file.replace(&ring).unwrap();
     let second = ring.0[1].id.clone();
     let mut transaction = running.begin_write().await.unwrap();
-    rotate::make_current(&mut transaction, &second).await.unwrap();
+    make_current(&mut transaction, &second).await.unwrap();
     let sealed = running
         .vault()
         .seal(&mut transaction, WEBHOOK, 1, "whsec_one")

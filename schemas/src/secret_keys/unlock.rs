@@ -1,13 +1,12 @@
 //! Opening a database's secrets at the start of a process: the key file is read, or made; what an earlier version stored as
 //! it is gets sealed.
 
-use sqlx::{AnyExecutor, Row as _};
+use sqlx::Row as _;
 
-use super::columns::{COLUMNS, column_status};
-use super::key_file::KeyFile;
-use super::vault::{Vault, is_sealed};
-use super::{Column, SecretError, rotate};
 use crate::db::{Backend, Database};
+use crate::secret::{
+    COLUMNS, Column, ColumnStatus, KeyFile, SecretError, Vault, column_status, is_sealed, make_current, recorded_keys,
+};
 
 /// The setting that says how many of [`COLUMNS`] are sealed: a database is looked through once, and again when the list grows.
 const SEALED_COLUMNS: &str = "sealed_columns";
@@ -23,17 +22,6 @@ pub struct Unlocked {
     pub sealed: u64,
     /// Copies of those values may still be in free pages of the database's files.
     pub remains: bool,
-}
-
-/// The ids of the keys that seal values of this database, the current one last.
-///
-/// # Errors
-/// As the database answers.
-pub async fn recorded_keys(db: impl AnyExecutor<'_>) -> Result<Vec<String>, sqlx::Error> {
-    let rows = sqlx::query("SELECT key_id FROM secret_keys ORDER BY is_current, created_at_ms, key_id")
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Opens a database's secrets with the keys of a file. The file is made where there is none and nothing is sealed yet. May be
@@ -78,7 +66,7 @@ pub async fn unlock(database: Database, file: &KeyFile) -> Result<(Database, Unl
             }
             Some(_) => {}
             None => {
-                rotate::make_current(&mut transaction, &newest).await?;
+                make_current(&mut transaction, &newest).await?;
                 transaction.commit().await?;
             }
         }
@@ -168,7 +156,7 @@ impl Database {
     ///
     /// # Errors
     /// As the database answers.
-    pub async fn secret_status(&self) -> Result<Vec<super::ColumnStatus>, sqlx::Error> {
+    pub async fn secret_status(&self) -> Result<Vec<ColumnStatus>, sqlx::Error> {
         let mut all = Vec::with_capacity(COLUMNS.len());
         for column in COLUMNS {
             all.push(column_status(self.pool(), column).await?);

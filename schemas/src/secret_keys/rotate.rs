@@ -12,12 +12,12 @@
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::columns::{COLUMNS, Column, TWO_FACTOR, WEBHOOK, WEBHOOK_PREVIOUS, column_status};
-use super::key_file::{Key, KeyFile, Keyring};
-use super::vault::{Vault, prefix_of};
-use super::{SecretError, recorded_keys};
 use crate::db::Database;
 use crate::fault;
+use crate::secret::{
+    self, COLUMNS, Column, Key, KeyFile, Keyring, SecretError, TWO_FACTOR, Vault, WEBHOOK, WEBHOOK_PREVIOUS,
+    column_status, make_current, prefix_of, recorded_keys,
+};
 
 /// Values sealed anew in one transaction.
 const BATCH: i64 = 100;
@@ -33,22 +33,6 @@ pub struct Rotated {
     pub values: u64,
     /// It ended a rotation that an earlier process began.
     pub is_resumed: bool,
-}
-
-/// Makes a key the one that seals.
-pub(super) async fn make_current(connection: &mut AnyConnection, key: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE secret_keys SET is_current = 0 WHERE is_current = 1")
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "INSERT INTO secret_keys (key_id, is_current, created_at_ms) VALUES ($1, 1, $2) \
-         ON CONFLICT (key_id) DO UPDATE SET is_current = 1",
-    )
-    .bind(key)
-    .bind(crate::clock::machine_now_ms())
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Replaces the key by a new one, or finishes the rotation that was begun. Other processes may run meanwhile.
@@ -140,10 +124,7 @@ async fn forget_others(database: &Database, file: &KeyFile, key: &str) -> Result
             });
         }
     }
-    sqlx::query("DELETE FROM secret_keys WHERE key_id <> $1")
-        .bind(key)
-        .execute(&mut *transaction)
-        .await?;
+    secret::forget_others(&mut transaction, key).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -215,10 +196,7 @@ pub async fn discard(
         make_current(connection, &key).await?;
         for other in recorded_keys(&mut *connection).await? {
             if ring.find(&other).is_none() {
-                sqlx::query("DELETE FROM secret_keys WHERE key_id = $1")
-                    .bind(other)
-                    .execute(&mut *connection)
-                    .await?;
+                secret::forget(&mut *connection, &other).await?;
             }
         }
     }

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::{MeterDirection, MeterMode};
 use crate::address::Address;
-use crate::metering::{MeterDirection, MeterMode};
 use crate::sampling::SamplingRate;
 use crate::window::instant_text;
 
