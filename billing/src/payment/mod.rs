@@ -76,7 +76,7 @@ pub enum PaymentError {
     Database(#[from] sqlx::Error),
     #[error("settle")]
     Settlement(#[from] SettlementError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),
