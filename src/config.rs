@@ -281,7 +281,7 @@ impl PaymentsConfig {
     fn check(&self) -> anyhow::Result<()> {
         if self.test.is_some() && (self.stripe.is_some() || self.paypal.is_some()) {
             bail!(
-                "[payments.test] stands beside no live gateway: remove it, or [payments.stripe] and [payments.paypal]"
+                "[payments.test] cannot be combined with a live gateway: remove it, or [payments.stripe] and [payments.paypal]"
             );
         }
         Ok(())
@@ -606,7 +606,7 @@ impl Config {
         sqlx::any::install_default_drivers();
         let mut connection = sqlx::AnyConnection::connect(&url).await.ok()?;
         let refused = trial::real_books(&mut connection).await.ok()?;
-        refused.map(|why| format!("[payments.test] stands beside no live books: {why}"))
+        refused.map(|why| format!("[payments.test] cannot be used with live books: {why}"))
     }
 
     /// The gateways that are configured.
@@ -775,7 +775,7 @@ mod tests {
             ("[sessions]\nidle = 5", "idle"),
             (
                 "[payments.test]\n[payments.stripe]\nsecret_key = 'sk'",
-                "stands beside no live gateway",
+                "cannot be combined with a live gateway",
             ),
             ("[portal]\npublic_url = 'portal.example.net'", "https://portal"),
             (

@@ -104,7 +104,7 @@ enum Command {
     Event(commands::event::Args),
     /// List mails
     Mail(commands::mail::Args),
-    /// Manage the endpoints that hear of events
+    /// Manage the endpoints that receive events
     Webhook(commands::webhook::Args),
     /// Manage coupons
     Coupon(commands::coupon::Args),

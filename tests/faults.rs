@@ -554,7 +554,7 @@ fn f1_a_damaged_checkpoint_is_put_aside() {
     assert!(
         process
             .stderr()
-            .contains("checkpoint not understood, templates are learned anew")
+            .contains("checkpoint not understood, templates are learned again")
     );
     model.send(Targets::of(&process), SETTLE_DATAGRAMS, DATAGRAM_INTERVAL);
     process.terminate();

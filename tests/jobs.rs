@@ -181,7 +181,7 @@ fn operations_and_admins_see_the_jobs_and_run_them_and_nobody_else() {
         let page = wait_for("the jobs to be known", LIMIT, || {
             let page = person.get("/ops/jobs").unwrap();
             assert_eq!(page.status, 200, "{role}: {}", page.body);
-            page.body.contains("Invoices what is due").then_some(page)
+            page.body.contains("Invoices due charges").then_some(page)
         });
         assert!(page.body.contains("Run now"), "{}", page.body);
         let page = person.get("/ops/jobs/prune").unwrap();

@@ -45,7 +45,7 @@ pub enum ApprovalError {
     Database(#[from] sqlx::Error),
     #[error("write the audit log")]
     Audit(#[from] AuditError),
-    #[error("tell the admins")]
+    #[error("notify the admins")]
     Event(#[from] EventError),
     #[error("no approval {0}")]
     NoApproval(ApprovalId),

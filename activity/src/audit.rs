@@ -32,7 +32,7 @@ pub const MAX_CHANGE_BYTES: usize = 256 << 10;
 pub enum AuditError {
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
-    #[error("tell the owner")]
+    #[error("notify the owner")]
     Event(#[from] EventError),
     #[error("an entry of the audit log names its {field}")]
     Empty { field: &'static str },

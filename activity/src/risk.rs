@@ -95,7 +95,7 @@ pub enum Decision {
 impl Decision {
     pub fn name(self) -> &'static str {
         match self {
-            Decision::Told => "nobody else; the owner is told",
+            Decision::Told => "nobody else; the owner is notified",
             Decision::SecondAdmin => "a second admin",
             Decision::SecondAdminOfTwo => "a second admin, once there are two",
         }

@@ -73,7 +73,7 @@ pub enum BudgetError {
     Period(#[from] PeriodError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("{0} has no budget")]
     NoBudget(CustomerId),

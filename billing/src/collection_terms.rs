@@ -156,7 +156,7 @@ impl Terms {
         });
         if !self.card_expiry_notice_days.is_empty() {
             words.push(format!(
-                "owners of cards are told {} days before they expire",
+                "card owners are notified {} days before expiry",
                 list(&self.card_expiry_notice_days)
             ));
         }

@@ -73,7 +73,7 @@ pub enum DunningError {
     Settlement(#[from] SettlementError),
     #[error("change a subscription")]
     Billing(#[from] BillingError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),

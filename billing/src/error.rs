@@ -39,7 +39,7 @@ pub enum BillingError {
     Settlement(#[from] SettlementError),
     #[error("compute taxes")]
     Tax(#[from] TaxError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("no plan {0}")]
     NoPlan(PlanId),
@@ -213,7 +213,7 @@ pub enum BillingError {
         left: Money,
         asked: Money,
     },
-    #[error("B6: {given} would be given back of {line} on {number}, which charged {charged}: look again")]
+    #[error("B6: {given} would be credited for {line} on {number}, which charged {charged}: try again")]
     GivenBackTwice {
         line: InvoiceLineId,
         number: String,

@@ -43,14 +43,14 @@ impl Default for ClockLimits {
     }
 }
 
-/// Why the clock could not be looked at.
+/// Why the clock could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
     #[error("ask what time it is")]
     Clock(#[from] ClockError),
-    #[error("tell that billing stopped")]
+    #[error("publish that billing stopped")]
     Event(#[from] EventError),
     #[error("billing runs: there is nothing to confirm")]
     Running,

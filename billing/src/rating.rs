@@ -340,8 +340,8 @@ pub fn unused_lines(
     let already = match (given_before_minor, given_minor, free_by) {
         (0, ..) => String::new(),
         (_, 0, Some(coupon)) => format!("; free by the coupon {}", coupon.code),
-        (_, 0, None) => "; given back before".to_owned(),
-        _ => "; a part of it was given back before".to_owned(),
+        (_, 0, None) => "; credited before".to_owned(),
+        _ => "; part of it was credited before".to_owned(),
     };
     let base = DraftLine {
         subscription: Some(contract.subscription.id),

@@ -312,7 +312,7 @@ impl Facts {
             _ if !held_all => "the rest was refunded, is being refunded, was reversed or is disputed",
             None => "the rest was spent on invoices: refund it there by a credit note, or was not paid in",
             Some(_) => {
-                "more was not paid for its invoice by this payment, or it was given back and spent since; credit that was \
+                "more was not paid for its invoice by this payment, or it was returned and spent since; credit that was \
                  granted is not paid out"
             }
         }

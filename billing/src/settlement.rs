@@ -66,7 +66,7 @@ pub enum SettlementError {
     Ledger(#[from] LedgerError),
     #[error("add amounts")]
     Money(#[from] MoneyError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("no invoice {0}")]
     NoInvoice(InvoiceId),

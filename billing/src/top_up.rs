@@ -67,7 +67,7 @@ pub enum TopUpError {
     Inventory(#[from] InventoryError),
     #[error("read or change the credit")]
     Settlement(#[from] SettlementError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),

@@ -160,7 +160,7 @@ impl Failure {
             Failure::Internal { .. } => (
                 outcome(ErrorClass::Fault).title,
                 format!(
-                    "The problem has been logged as {fault}. Try again in a moment; if it stays, tell us this number."
+                    "The problem has been logged as {fault}. Try again in a moment; if it persists, send us this number."
                 ),
             ),
         }
@@ -218,7 +218,7 @@ by_class! {
     activity::audit::AuditError: "write or read the audit log";
     activity::channel::endpoint::EndpointError: "ask for webhooks";
     activity::channel::ReplayError: "replay an event";
-    activity::event::EventError: "tell of an event";
+    activity::event::EventError: "publish an event";
     activity::job::JobError: "read the jobs";
     activity::password_reset::PasswordResetError: "reset a password";
     activity::verification::VerificationError: "verify an address";

@@ -30,11 +30,11 @@ pub(crate) async fn receive(
         Ok(Received::Repeated) => (StatusCode::OK, "known\n"),
         Ok(Received::Kept) => (StatusCode::OK, "kept\n"),
         Err(error @ PaymentError::Webhook { .. }) => {
-            tracing::warn!(error = causes(&error), "a gateway's message is not believed");
-            (StatusCode::BAD_REQUEST, "not believed\n")
+            tracing::warn!(error = causes(&error), "webhook verification failed");
+            (StatusCode::BAD_REQUEST, "verification failed\n")
         }
         Err(error) => {
-            tracing::error!(error = causes(&error), "a gateway's message could not be taken in");
+            tracing::error!(error = causes(&error), "webhook could not be processed");
             (StatusCode::INTERNAL_SERVER_ERROR, "send it again\n")
         }
     }

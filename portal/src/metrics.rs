@@ -79,7 +79,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         // The other metrics are worth more than an error: a missing series is seen.
         Err(error) => tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "the truth check cannot be read"
+            "the counter reconciliation cannot be read"
         ),
     }
     match state.collector_metrics() {
@@ -116,7 +116,7 @@ fn limits_text(state: &AppState) -> String {
         );
     }
     text.push_str(
-        "# HELP ezscale_http_refused_total requests told to come again, by what had no place\n\
+        "# HELP ezscale_http_refused_total requests answered with Retry-After, by the limit that was reached\n\
          # TYPE ezscale_http_refused_total counter\n",
     );
     let _ = writeln!(

@@ -182,7 +182,7 @@ impl Asked {
         if to_ms - from_ms > MAX_RANGE_MS {
             let days = MAX_RANGE_MS / DAY_MS;
             return Err(Failure::BadRequest(format!(
-                "At most {days} days can be asked for at once."
+                "At most {days} days can be shown at once."
             )));
         }
         let length_ms = to_ms - from_ms;

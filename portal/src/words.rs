@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What is not said, and what is said in its place.
-const NOT: [(&str, &str); 17] = [
+const NOT: [(&str, &str); 24] = [
     ("way to pay", "payment method"),
     ("ways to pay", "payment methods"),
     ("hears of", "events, receives"),
@@ -21,6 +21,13 @@ const NOT: [(&str, &str); 17] = [
     (">what<", "description"),
     ("what you were told", "alerts"),
     ("mbps", "Mbit/s"),
+    ("hear of", "receive"),
+    ("is told", "is notified"),
+    ("are told", "are notified"),
+    ("not believed", "verification failed"),
+    ("truth check", "counter reconciliation"),
+    ("what was due", "due charges"),
+    (" anew", "again, re-"),
 ];
 
 /// Where people read: templates, messages, help texts, and the strings of what refuses, describes and records.

@@ -219,7 +219,7 @@ async fn check_targets(asked: &Restore<'_>, backup: &Backup) -> anyhow::Result<(
                 .with_context(|| format!("list {}", storage.url()))?;
             if files.keys().any(|name| name.ends_with("/MANIFEST")) {
                 bail!(
-                    "{} holds tables already: restore with --without-tables to go on with those, or name another storage.url",
+                    "{} holds tables already: restore with --without-tables to continue with those, or name another storage.url",
                     storage.url()
                 );
             }

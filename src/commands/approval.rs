@@ -137,7 +137,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     found.reason.into(),
                 ]);
             }
-            listing.print(format, "nothing was asked for")
+            listing.print(format, "no approval was requested")
         }
         Command::Show { approval, format, data } => {
             let (_, database) = data.open_database().await?;

@@ -61,7 +61,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Mark a customer as a reseller, whose other prices the owner is told of
+    /// Mark a customer as a reseller: the owner is notified of their deals and of new prices they pay
     Reseller {
         /// The customer (cus_N)
         customer: CustomerId,

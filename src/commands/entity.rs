@@ -88,7 +88,7 @@ struct Profile {
     /// How a bank transfer is made, as printed on invoices
     #[arg(long)]
     payment_instructions: Option<String>,
-    /// What stands before INV-2026-000001 in this entity's invoice numbers: capital letters and digits
+    /// Prefix before INV-2026-000001 in this entity's invoice numbers: capital letters and digits
     #[arg(long)]
     number_prefix: Option<String>,
 }

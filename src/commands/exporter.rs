@@ -59,7 +59,7 @@ enum Command {
     /// Re-read an exporter's stored flows of a time range under other settings, and let billing adjust
     ///
     /// Without --apply nothing is written: what each service would have sent and received is printed, as stored and as
-    /// corrected. With --apply the stored flows are rewritten, their windows are computed anew, and the next invoices carry
+    /// corrected. With --apply the stored flows are rewritten, their windows are recomputed, and the next invoices carry
     /// the difference. It is audited, and the owner is alerted. What was not finished, because the machine went away, is
     /// finished by `ezscale serve`. See docs/exporters.md, Correcting the past.
     Correct(Box<Correct>),

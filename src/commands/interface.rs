@@ -176,7 +176,7 @@ fn list(exporter: Option<&str>, format: Format, data: &Data) -> anyhow::Result<(
     }
     listing.print(
         format,
-        "no interface is known: no exporter was heard, and none told of its interfaces",
+        "no interface is known: no exporter was heard, and none announced its interfaces",
     )
 }
 

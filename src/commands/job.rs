@@ -338,7 +338,7 @@ async fn ask(database: &Database, name: &str) -> anyhow::Result<()> {
                     job::withdraw(database, name).await?;
                     bail!("{name} is on hold: {why}");
                 }
-                Answer::Withdrawn => bail!("{name} was not run: what was asked for was withdrawn"),
+                Answer::Withdrawn => bail!("{name} was not run: the request was withdrawn"),
                 Answer::Gone => {
                     // Nobody waits for it any more: the next process need not begin with it.
                     job::withdraw(database, name).await?;

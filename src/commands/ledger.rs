@@ -118,7 +118,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let report = ledger::check(&database).await?;
             say!(
-                "{}, {}, {} looked at",
+                "{}, {}, {} checked",
                 count(report.transactions, "transaction"),
                 count(report.postings, "posting"),
                 count(report.invoices, "invoice")

@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let (Some(note), false) = (&preview.note, args.credit_note) {
         let number = preview.invoice.as_ref().map_or("", |(_, number)| number);
         anyhow::bail!(
-            "{} paid invoice {number}, which stands: a refund of {} goes with a credit note of {} over it (net {}, tax {}). \
+            "{} paid invoice {number}, which remains valid: a refund of {} goes with a credit note of {} over it (net {}, tax {}). \
              Nothing was done. --preview shows all of it; --credit-note does both",
             args.payment,
             preview.amount,

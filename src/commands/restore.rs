@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         count(done.waiting_deliveries, "message")
     );
     say!(
-        "  exporters: templates, sampling rates and sequence numbers are learned anew; what was sent since is missing"
+        "  exporters: templates, sampling rates and sequence numbers are learned again; what was sent since is missing"
     );
     Ok(())
 }

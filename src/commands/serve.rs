@@ -96,7 +96,7 @@ async fn store_thresholds(config: &Config, database: &Database, now_ms: i64) -> 
     Ok(())
 }
 
-/// Compares the settings of the payment gateways with those of the last start; where they differ, owner and admins are told.
+/// Compares the settings of the payment gateways with those of the last start; where they differ, owner and admins are notified.
 async fn look_at_gateways(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     let about = ("gateway.settings", "gateways");

@@ -39,7 +39,7 @@ enum Command {
         /// Kind of service: vps, dedicated, web, game, …
         #[arg(long = "type", default_value = "vps")]
         service_type: String,
-        /// Where it stands; the metering exporters of the site measure it
+        /// Site of the service, whose metering exporters measure it
         #[arg(long)]
         site: Option<String>,
         /// Many at once: CSV with a header line and the columns name, customer, type, site (the last two optional)

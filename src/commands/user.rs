@@ -64,7 +64,7 @@ enum Command {
     Disable(User),
     /// Let a user who was disabled sign in again
     Enable(User),
-    /// Set a user's password, which is asked for or read from standard input; every session ends, and the user is told by mail
+    /// Set a user's password, which is asked for or read from standard input; every session ends, and the user is notified by mail
     SetPassword(User),
     /// Mail a user a link to set a new password
     ResetPassword(User),

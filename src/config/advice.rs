@@ -173,7 +173,7 @@ pub(super) fn changes_that_need_a_restart(old: &Config, new: &Config) -> Vec<Str
 fn line(setting: &str) -> String {
     match setting {
         "collector.netflow" | "collector.sflow" => format!(
-            "{setting} changed: the collector goes on listening where it did; restart ezscale to listen on the new addresses"
+            "{setting} changed: the collector keeps listening on the old addresses; restart ezscale to listen on the new addresses"
         ),
         _ => format!("{setting} changed: it takes effect when ezscale is restarted"),
     }

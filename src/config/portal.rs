@@ -101,7 +101,7 @@ impl PortalConfig {
                 }
                 if name == "trusted_proxies" && network.prefix_len() == 0 {
                     bail!(
-                        "portal.trusted_proxies: {network} would believe anybody about who they are: name the proxies"
+                        "portal.trusted_proxies: {network} would accept any address that a client claims: name the proxies"
                     );
                 }
             }

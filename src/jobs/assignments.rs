@@ -192,7 +192,7 @@ pub(crate) async fn apply_backdated(
         // Another process may have applied what was said meanwhile, and this one has now written over it by what held before:
         // the change stays pending, and the next look applies it by everything that was said.
         if !is_all_that_was_said(database, revision, metering).await? {
-            info!("assignments were changed while stored flows were attributed anew: they are attributed once more");
+            info!("assignments were changed while stored flows were re-attributed: they are re-attributed again");
             return Ok(applied);
         }
         let now_ms = now_ms(database).await?;
@@ -201,7 +201,7 @@ pub(crate) async fn apply_backdated(
         info!(
             from_ms = change.from_ms,
             files = summary.files_rewritten,
-            "stored flows attributed anew"
+            "stored flows re-attributed"
         );
     }
     Ok(applied)

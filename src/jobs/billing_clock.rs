@@ -52,7 +52,7 @@ impl Job for BillingClock {
         let (database, limits) = (&self.books.database, self.books.clock_limits);
         guard::look(database, limits, self.books.clock.now_ms())
             .await
-            .context("the clock could not be looked at: nothing is billed")?;
+            .context("the clock could not be checked: nothing is billed")?;
         // That billing stopped is an event, and on every page of staff.
         Ok(Done::Nothing)
     }

@@ -83,7 +83,7 @@ impl Books {
             Ok(None) => Hold::No,
             Ok(Some(stopped)) => Hold::ByOrder(stopped.to_string()),
             Err(error) => Hold::Unknown(format!(
-                "the clock could not be looked at: {:#}",
+                "the clock could not be checked: {:#}",
                 anyhow::Error::from(error)
             )),
         }

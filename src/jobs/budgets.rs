@@ -60,8 +60,8 @@ impl Job for Budgets {
     async fn run(&self, run: &Context) -> Result<Done, RunError> {
         let looked = budget::check_all(&self.books.database, &self.books.usage(), run.now_ms)
             .await
-            .context("budgets could not be looked at")?;
-        let failed = log_failed(looked.failed, "a budget could not be looked at");
+            .context("budgets could not be checked")?;
+        let failed = log_failed(looked.failed, "a budget could not be checked");
         let (held, released) = (looked.held.len() as u64, looked.released.len() as u64);
         Ok(Done::counted(looked.said + held + released + failed, || {
             format!(

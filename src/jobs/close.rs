@@ -39,7 +39,7 @@ impl Job for Close {
     }
 
     fn description(&self) -> &'static str {
-        "Invoices what is due"
+        "Invoices due charges"
     }
 
     fn schedule(&self) -> Schedule {
@@ -59,7 +59,7 @@ impl Job for Close {
     }
 
     fn switched_off(&self) -> Option<&'static str> {
-        let why = "[billing] close_automatically = false; `ezscale invoice close` invoices what is due";
+        let why = "[billing] close_automatically = false; `ezscale invoice close` invoices due charges";
         (!self.books.closes).then_some(why)
     }
 
@@ -72,12 +72,12 @@ impl Job for Close {
         let closing = invoice::close_all_telling(&self.books.database, &usage, run.now_ms, |done, total| {
             run.progress(done as u64, total as u64, "customers");
         });
-        let closing = closing.await.context("what was due could not be charged")?;
+        let closing = closing.await.context("due charges could not be invoiced")?;
         let invoices = closing.invoices.len();
         if invoices > 0 {
-            info!(invoices, "what was due is charged");
+            info!(invoices, "due charges invoiced");
         }
-        let failed = log_failed(closing.failed, "what was due could not be charged");
+        let failed = log_failed(closing.failed, "due charges could not be invoiced");
         Ok(Done::counted(invoices as u64 + failed, || {
             let (invoices, failed) = (count(invoices, "invoice"), count(failed, "customer"));
             format!("{invoices} finalised, {failed} with errors")

@@ -44,7 +44,7 @@ impl Job for Consume {
         let handled = outbox
             .consume(&self.books.database, self.consumer, now_ms)
             .await
-            .context("events could not be told")?;
+            .context("events could not be dispatched")?;
         Ok(Done::counted(handled.written, || {
             format!(
                 "{} for {}",

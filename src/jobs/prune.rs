@@ -73,7 +73,7 @@ impl Job for Prune {
         self.books.pruned.add(&[(JOB_RUNS, runs)]);
         let expired = approval::expire_now(database, run.now_ms)
             .await
-            .context("requests that nobody decided could not be ended")?;
+            .context("expired approval requests could not be closed")?;
         if expired > 0 {
             tracing::info!(expired, "requests for a second admin expired");
         }

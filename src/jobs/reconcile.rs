@@ -63,7 +63,7 @@ impl Job for Reconcile {
             .context("payments could not be reconciled")?;
         Ok(Done::counted(done.looked_for + done.events, || {
             format!(
-                "{} looked for, {} settled, {} asked for again, {}, {} counted",
+                "{} looked up, {} settled, {} requested again, {}, {} counted",
                 done.looked_for,
                 done.settled,
                 done.asked_again,

@@ -59,7 +59,7 @@ impl Job for SendDue {
         let delivered = outbox
             .deliver(&self.books.database, self.channel, delivery)
             .await
-            .context("events could not be told")?;
+            .context("events could not be dispatched")?;
         let (sent, postponed, failed) = (delivered.sent, delivered.postponed, delivered.failed);
         Ok(Done::counted(sent + postponed + failed, || {
             format!("{sent} sent, {postponed} to retry, {failed} failed")

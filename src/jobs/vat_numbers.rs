@@ -60,9 +60,9 @@ impl Job for VatNumbers {
         };
         let answered = vat::ask_due(&self.books.database, register.as_ref(), now_ms)
             .await
-            .context("VAT numbers could not be asked for")?;
+            .context("VAT numbers could not be checked")?;
         Ok(Done::counted(answered, || {
-            format!("{} asked for", count(answered, "VAT number"))
+            format!("{} checked", count(answered, "VAT number"))
         }))
     }
 }

@@ -84,7 +84,7 @@ pub const COLLECTION_5M: TableDef = TableDef {
 #[rustfmt::skip] // a row of the table is a line
 pub const TRUTH_1H: TableDef = TableDef {
     name: "truth_1h",
-    doc: "Flows compared with the interface's own counters, per hour, interface and direction (docs/metering.md, Truth check). Both volumes are layer 2.",
+    doc: "Flows compared with the interface's own counters, per hour, interface and direction (docs/metering.md, Counter reconciliation). Both volumes are layer 2.",
     time_column: "hour_start",
     sort: &["exporter", "if_index", "direction", "hour_start"],
     format: 1,
@@ -99,7 +99,7 @@ pub const TRUTH_1H: TableDef = TableDef {
         column("bytes_scaled", ColumnType::U64, "bytes", Layout::Delta, false, "the same flows at layer 3"),
         column("samples", ColumnType::U64, "packets", Layout::Delta, false, "unscaled packets behind them"),
         column("sampling_rate", ColumnType::U32, "packets", Layout::Dictionary, false, "largest sampling rate among them, 0 = no flows"),
-        column("ratio_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "metered_bytes / counter_bytes; the largest value stands for more and for a counter that did not move"),
+        column("ratio_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "metered_bytes / counter_bytes; the largest value means more than that, or a counter that did not move"),
         column("bound_ppm", ColumnType::U32, "ppm", Layout::Delta, false, "sampling error of metered_bytes, 99 of 100 cases; 0 = every packet was counted"),
         column("verdict", ColumnType::Name, "", Layout::Dictionary, false, "agrees, mismatch, not_sampled, partly_sampled, rate_unknown, too_few_samples, too_short or no_counter"),
         column("guess", ColumnType::Name, "", Layout::Dictionary, false, "what a mismatch may come from, as a question; empty otherwise"),

@@ -388,7 +388,7 @@ async fn after_the_head(connection: &mut AnyConnection) -> Result<Option<Break>,
     Ok((first > 0).then(|| Break {
         entry: AuditId(first),
         kind: BreakKind::Head,
-        what: "it stands after the end of the chain".to_owned(),
+        what: "it is after the end of the chain".to_owned(),
     }))
 }
 

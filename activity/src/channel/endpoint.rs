@@ -48,7 +48,7 @@ pub enum EndpointError {
     NoEndpoint(EndpointId),
     #[error("there are {MAX_ENDPOINTS} endpoints already: remove one first")]
     TooMany,
-    #[error("{0} is not told to customers")]
+    #[error("{0} is not sent to customers")]
     NotForCustomers(EventType),
     #[error(
         "{0} is a Discord channel, which has no secret beside its address: add the new address, then remove this one"

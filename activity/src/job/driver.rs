@@ -68,7 +68,7 @@ impl Driver {
         let mut looks = Looks::default();
         let first_look = tokio::time::timeout(FIRST_LOOK_LIMIT, shared.look(&mut looks));
         if first_look.await.is_err() {
-            warn!("the database does not answer: jobs begin without what it says of them");
+            warn!("the database does not answer: jobs start without their stored state");
         }
         let mut tasks = JoinSet::new();
         for slot in &shared.slots {

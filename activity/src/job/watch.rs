@@ -54,14 +54,14 @@ impl Shared {
         match self.keep_leases(looks).await {
             Ok(()) => {
                 if std::mem::take(&mut looks.has_failed) {
-                    info!("what is known of background jobs can be read and written again");
+                    info!("the state of background jobs can be read and written again");
                 }
             }
             Err(error) => {
                 if !std::mem::replace(&mut looks.has_failed, true) {
                     warn!(
                         error = causes(&error),
-                        "what is known of background jobs cannot be read or written: jobs of this process go on"
+                        "the state of background jobs cannot be read or written: jobs of this process continue"
                     );
                 }
                 return;
@@ -300,7 +300,7 @@ impl Shared {
         }
         self.held().clear();
         if let Err(error) = lease::release(&self.settings.database, &self.owner).await {
-            warn!(%error, "leases were not given back: others wait until they expire");
+            warn!(%error, "leases were not released: others wait until they expire");
         }
     }
 }

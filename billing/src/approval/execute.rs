@@ -44,7 +44,7 @@ pub enum ExecuteError {
     Settlement(#[from] SettlementError),
     #[error("end the links of a user")]
     PasswordReset(#[from] PasswordResetError),
-    #[error("it is not what was asked for any more: {0}; reject it, and ask again for what is still wanted")]
+    #[error("the request is out of date: {0}; reject it, and request again what is still needed")]
     Changed(String),
 }
 

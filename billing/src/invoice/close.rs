@@ -410,7 +410,7 @@ fn corrects(draft: &Draft) -> Corrects {
                 | Evidence::Adjustment { corrects_invoice, .. } => Some(*corrects_invoice),
                 _ => None,
             }),
-            reason: "more was given back than charged".to_owned(),
+            reason: "more was credited than charged".to_owned(),
             ..Corrects::default()
         },
     }

@@ -562,7 +562,7 @@ async fn release_unused(connection: &mut AnyConnection, invoice: InvoiceId) -> R
         if row.try_get::<i64, _>("later")? > 0 {
             return Err(BillingError::NotCredited {
                 invoice,
-                why: "days that it gave back, or days before them, were charged or given back since: correct it by a credit note",
+                why: "days that it credited, or days before them, were charged or credited since: correct it by a credit note",
             });
         }
         sqlx::query("UPDATE phases SET base_to = $1 WHERE id = $2")

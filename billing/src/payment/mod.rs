@@ -77,7 +77,7 @@ pub enum PaymentError {
     Database(#[from] sqlx::Error),
     #[error("settle")]
     Settlement(#[from] SettlementError),
-    #[error("tell what happened")]
+    #[error("publish the event")]
     Event(#[from] EventError),
     #[error("compute an amount")]
     Money(#[from] MoneyError),
@@ -188,7 +188,7 @@ pub enum PaymentError {
     },
     #[error("{0:?} is no payment gateway: use stripe, paypal, manual or test")]
     UnknownGateway(String),
-    #[error("the test gateway stands beside no live one: {why}")]
+    #[error("the test gateway cannot be combined with a live one: {why}")]
     TestBesideLive { why: String },
     #[error("the books hold invoices or payments already: only new ones can become test books")]
     BooksInUse,

@@ -623,7 +623,7 @@ async fn look(
             record_answer(database, refund.id, Ok(outcome), false, now_ms).await
         }
         Ok(None) => {
-            let error = GatewayError::unknown("the gateway cannot tell: look there for the refund");
+            let error = GatewayError::unknown("the gateway does not know: look up the refund there");
             record_answer(database, refund.id, Err(error), false, now_ms).await
         }
         Err(error) => record_answer(database, refund.id, Err(error), false, now_ms).await,

@@ -73,7 +73,7 @@ pub async fn reverse_transfer_in(
     };
     if payment.gateway != GatewayName::Manual {
         return Err(refuse(
-            "it came by a gateway, whose webhooks tell of disputes and returns: to give it back, refund it",
+            "it came by a gateway, whose webhooks report disputes and returns: refund it instead",
         ));
     }
     if reversal_of(&mut *connection, &payment).await?.is_some() {

@@ -61,7 +61,7 @@ impl Checkpoint {
             refuse_newer(KIND, &path, version, VERSION)?;
         }
         let aside = path.with_extension("unreadable");
-        tracing::error!(path = %path.display(), moved_to = %aside.display(), error, "checkpoint not understood, templates are learned anew");
+        tracing::error!(path = %path.display(), moved_to = %aside.display(), error, "checkpoint not understood, templates are learned again");
         std::fs::rename(&path, &aside).map_err(|source| CollectorError::Checkpoint { path, source })?;
         Ok(None)
     }

@@ -300,7 +300,7 @@ impl Worker {
             match attempt(self) {
                 Ok(value) => {
                     if self.shared.store_stalled.swap(false, Ordering::Relaxed) {
-                        tracing::info!("storing goes on");
+                        tracing::info!("storing resumed");
                         self.logged_at = None;
                     }
                     return Some(value);

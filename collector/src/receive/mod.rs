@@ -126,7 +126,7 @@ pub(crate) fn open(
         address = socket.local_addr()?;
         socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
         if let Err(error) = datagrams::prepare(&socket) {
-            tracing::warn!(%address, %error, "the kernel tells neither time stamps nor drops: clock and /proc are used");
+            tracing::warn!(%address, %error, "the kernel reports neither time stamps nor drops: clock and /proc are used");
         }
         let stats = SocketStats {
             listening: Listening { kind, address },

@@ -84,7 +84,7 @@ pub enum UserError {
     Clock(#[from] ClockError),
     #[error("record it in the audit log")]
     Audit(#[from] AuditError),
-    #[error("tell the user")]
+    #[error("notify the user")]
     Event(#[from] EventError),
     #[error("ask for a link")]
     PasswordReset(#[from] PasswordResetError),

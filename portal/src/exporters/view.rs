@@ -440,7 +440,7 @@ fn problems(view: &ExporterView, config: Option<&ExporterConfig>) -> Vec<Problem
         add(
             "clock is off",
             format!(
-                "Its headers tell a time that is {} the collector's, so its flows are counted in other windows than they crossed. \
+                "Its headers give a time that is {} the collector's, so its flows are counted in other windows than they crossed. \
                  Set its clock by NTP.",
                 clock_words(off_ms)
             ),

@@ -58,7 +58,7 @@ pub(crate) async fn to_second_factor() -> Redirect {
 }
 
 /// Why no link can be mailed.
-const NO_MAIL: &str = "This installation sends no mail. Ask whoever runs it to verify the address.";
+const NO_MAIL: &str = "This installation sends no mail. Ask its operator to verify the address.";
 
 /// Where the customer is written to.
 struct Address {
@@ -151,7 +151,7 @@ pub(crate) async fn show(
         "password" => Some("The password was changed. Every other session was ended."),
         "asked" | "address" if !state.sends_mail() => Some(match shown.changed.as_str() {
             "address" => {
-                "The address was changed. This installation sends no mail: ask whoever runs it to verify the address."
+                "The address was changed. This installation sends no mail: ask its operator to verify the address."
             }
             _ => NO_MAIL,
         }),

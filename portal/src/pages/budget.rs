@@ -338,7 +338,7 @@ async fn answer(
 async fn follow(state: &AppState, customer: CustomerId) {
     if let Err(error) = budget::check(state.db(), &metered_usage(state), customer, state.now_ms()).await {
         let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::warn!(error, %customer, "a budget was not looked at after a change");
+        tracing::warn!(error, %customer, "a budget was not checked after a change");
     }
 }
 

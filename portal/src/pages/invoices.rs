@@ -324,7 +324,7 @@ pub(crate) async fn one(
             None,
         ),
         "changed" => (Some("The change is made. This is what was charged or credited."), None),
-        "credit" => (Some("Your credit was used. What it paid is listed below."), None),
+        "credit" => (Some("Your credit was used. Its payments are listed below."), None),
         done => paying::outcome_words(done),
     };
     invoice_page(&state, &customer, found, Told { notice, problem }).await

@@ -84,7 +84,7 @@ impl UnderWay {
             }
             Stand::Processing => "The payment is being processed. With some banks that takes days.",
             Stand::Intent | Stand::Unknown => {
-                "The payment is under way: we are asking the payment provider how it stands."
+                "The payment is under way: we are asking the payment provider for its status."
             }
             Stand::Succeeded | Stand::Failed | Stand::Cancelled => return None,
         };
@@ -240,7 +240,7 @@ pub(crate) async fn confirm(
             }
             Err(error @ PaymentError::Gateway { .. }) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, payment = %id, "a payment was not begun anew");
+                tracing::warn!(error, payment = %id, "a payment was not restarted");
                 return Ok(to("silent"));
             }
             Err(error) => return Err(error.into()),
@@ -311,7 +311,7 @@ pub(crate) async fn returned(
         }
         Err(error @ PaymentError::Gateway { .. }) => {
             let error: &(dyn std::error::Error + 'static) = &error;
-            tracing::warn!(error, payment = %waits.id, "the gateway did not say how a confirmed payment stands");
+            tracing::warn!(error, payment = %waits.id, "the gateway did not report the state of a confirmed payment");
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -326,7 +326,7 @@ pub(crate) async fn after_payment(state: &AppState, payment: &Payment) {
     let usage = metered_usage(state);
     if let Err(error) = budget::unlock_by_payment(state.db(), &usage, payment.customer, state.now_ms()).await {
         let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::warn!(error, customer = %payment.customer, "a budget was not looked at after a payment");
+        tracing::warn!(error, customer = %payment.customer, "a budget was not checked after a payment");
     }
 }
 

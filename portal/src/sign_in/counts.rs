@@ -57,7 +57,7 @@ impl Counts {
     /// In the Prometheus text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::from(
-            "# HELP ezscale_sign_in_attempts_total attempts to sign in that were looked at\n\
+            "# HELP ezscale_sign_in_attempts_total sign-in attempts that were checked\n\
              # TYPE ezscale_sign_in_attempts_total counter\n",
         );
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -81,11 +81,7 @@ impl Counts {
                 "passwords compared with a hash, of users that do not exist too",
                 &self.password_checks,
             ),
-            (
-                "links_asked",
-                "times that a link to set a new password was asked for",
-                &self.links_asked,
-            ),
+            ("links_asked", "requests for a password reset link", &self.links_asked),
             ("passwords_reset", "passwords set by such a link", &self.passwords_reset),
         ] {
             let _ = writeln!(

@@ -35,7 +35,7 @@ impl LinkQueue {
     pub(crate) fn add(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("a link to set a new password was asked for and dropped: too many wait");
+            tracing::warn!("password reset request dropped: too many are queued");
             return;
         };
         let turn = Arc::clone(&self.turn);

@@ -52,7 +52,7 @@ macro_rules! outcomes {
 
 outcomes! {
     SignedIn "signed_in" "Signed in",
-    CodeAsked "code_asked" "Right password, code asked for",
+    CodeAsked "code_asked" "Password correct, code requested",
     WrongPassword "wrong_password" "Wrong password",
     WrongCode "wrong_code" "Right password, wrong code",
     Disabled "disabled" "Disabled user",

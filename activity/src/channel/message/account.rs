@@ -79,7 +79,7 @@ fn password_reset(facts: &Facts<'_>) -> Message {
 fn password_changed(facts: &Facts<'_>) -> Message {
     let who = facts.or("to", "your account");
     let said = match facts.text("how").as_deref() {
-        Some("reset") => format!("The password of {who} was set anew by a link that we had mailed."),
+        Some("reset") => format!("The password of {who} was reset with a link that we mailed."),
         Some("staff") => format!("The password of {who} was set by an operator."),
         _ => format!("The password of {who} was changed."),
     };

@@ -11,11 +11,11 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             let (heading, said) = match facts.text("kind").as_deref() {
                 Some("discord") => (
                     "Your Discord channel was disconnected",
-                    "Discord takes no posts from us for it any more, so we have stopped. Add the webhook's present address as a new endpoint, or enable this one once it works again; what it missed can be sent again.",
+                    "Discord no longer accepts our posts to it, so we have stopped sending. Add the webhook's present address as a new endpoint, or enable this one once it works again; what it missed can be sent again.",
                 ),
                 _ => (
                     "Your webhook endpoint was disabled",
-                    "For days nothing we sent to it was taken, so we have stopped. Put it right and enable it; what it missed can be sent again.",
+                    "For days it accepted nothing that we sent, so we have stopped sending. Fix it and enable it; what it missed can be sent again.",
                 ),
             };
             Message::new(Tone::Alert, heading, heading)
@@ -81,7 +81,7 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
         EventType::ApprovalDecided => {
             let (by, decision) = (facts.or("decided_by", "An admin"), facts.or("decision", "decided"));
             let said = match decision.as_str() {
-                "expired" => "Nobody decided in time: what is still wanted is asked for again.".to_owned(),
+                "expired" => "Nobody decided in time. If it is still needed, request it again.".to_owned(),
                 _ => format!("{by} has decided."),
             };
             Message::new(
@@ -132,7 +132,7 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             "The machine's clock is not where it can be. Nothing is charged, collected, suspended or ended until the clock is \
              right again, or an admin confirms that it is.",
         )
-        .fact("Last believed", facts.instant("good_ms"))
+        .fact("Last valid time", facts.instant("good_ms"))
         .fact("The clock shows", facts.instant("clock_ms"))
         .page("Decide", "/admin/clock"),
         EventType::BillingResumed => {
@@ -167,7 +167,7 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
                 "A background job fails",
             )
             .say(format!(
-                "The job {job} has failed {} times in a row. It is tried again until it succeeds; you are told once more when it does.",
+                "The job {job} has failed {} times in a row. It is tried again until it succeeds; we notify you when it does.",
                 facts.or("failures_in_a_row", "several")
             ))
             .fact("What it does", facts.text("description"))

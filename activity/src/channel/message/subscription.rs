@@ -74,7 +74,7 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
         }
         EventType::ChangeReminder => {
             Message::new(Tone::Plain, format!("Tomorrow: {change}"), "A change is due soon")
-                .say(format!("{change} takes place{on}. If that is what you want, there is nothing to do; otherwise call it off before."))
+                .say(format!("{change} takes place{on}. If that is what you want, there is nothing to do; otherwise cancel it before then."))
                 .fact("When", at)
         }
         EventType::ChangeExecuted => {

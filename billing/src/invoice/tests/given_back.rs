@@ -99,7 +99,7 @@ async fn b6_a_part_that_was_credited_limits_the_unused_days_and_they_limit_the_n
     let unused = read(&shop.world, all[0].id).await.lines.remove(0);
     assert_eq!(
         unused.description,
-        "web-1: month, 21 of 31 days not used (charged on INV-2026-000001; a part of it was given back before)"
+        "web-1: month, 21 of 31 days not used (charged on INV-2026-000001; part of it was credited before)"
     );
     assert!(
         matches!(
@@ -795,6 +795,6 @@ async fn b6_a_document_that_gives_back_too_much_is_not_written() {
     let error = write(&mut transaction, &[document], ms(DAY_11)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "B6: USD 310.01 would be given back of inl_1 on INV-2026-000001, which charged USD 310.00: look again"
+        "B6: USD 310.01 would be credited for inl_1 on INV-2026-000001, which charged USD 310.00: try again"
     );
 }

@@ -151,7 +151,7 @@ async fn sign_ins_good_and_bad_are_shown_to_their_user() {
     for words in [
         "Wrong password",
         "198.51.100.66",
-        "Right password, code asked for",
+        "Password correct, code requested",
         "Right password, wrong code",
         "with a recovery code",
         "198.51.100.67",

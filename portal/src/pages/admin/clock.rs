@@ -35,7 +35,7 @@ pub(crate) async fn show(
     admin: Admin,
     PageQuery(shown): PageQuery<Shown>,
 ) -> Result<Response, PageError> {
-    let notice = (shown.done == "confirmed").then_some("Billing goes on.");
+    let notice = (shown.done == "confirmed").then_some("Billing resumed.");
     render(&state, &admin, Draft::default(), notice).await
 }
 

@@ -217,7 +217,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             vec![
                 Step {
                     href: line_href,
-                    ..step("Takes back", corrects_number.as_str(), what)
+                    ..step("Reverses", corrects_number.as_str(), what)
                 },
                 step("Credited", line.priced.to_string(), "by the taxes of that invoice"),
             ]

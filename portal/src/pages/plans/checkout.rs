@@ -259,7 +259,7 @@ pub(crate) async fn order(
     let request = request(&offer, price, &form);
     match quotes::quote(&state, customer.id, request).await? {
         Ok(quote) if quotes::shown(&quote) != form.shown => {
-            return again("These are the amounts for what you chose now: look at them, then order.").await;
+            return again("These are the amounts for your new choice: check them, then order.").await;
         }
         Ok(_) => {}
         Err(problem) => return again(&problem).await,

@@ -94,10 +94,7 @@ pub(crate) async fn ask(
     state.links().add(async move {
         if let Err(failure) = request(&asked_of, &form.email, agent.ip).await {
             let error: &(dyn std::error::Error + 'static) = &failure;
-            tracing::error!(
-                error,
-                "a link to set a new password was asked for and could not be mailed"
-            );
+            tracing::error!(error, "a password reset link could not be mailed");
         }
     });
     Ok(Redirect::to("/forgot-password?asked=yes").into_response())
@@ -106,7 +103,7 @@ pub(crate) async fn ask(
 /// Asks for a mail, and notes that in the audit log.
 async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failure> {
     let Some(candidate) = identity::find_candidate(state.db().pool(), email).await? else {
-        tracing::info!(%ip, "a link was asked for an address that nobody signs in with");
+        tracing::info!(%ip, "password reset requested for an address that is no user's");
         return Ok(());
     };
     let (now_ms, ip) = (state.now_ms(), ip.to_canonical().to_string());

@@ -342,7 +342,7 @@ pub(super) fn adjustment(
     steps.push(step("Difference", difference, "what it costs, less what was charged"));
     if given_elsewhere_minor != 0 {
         steps.push(step(
-            "Given back elsewhere",
+            "Credited elsewhere",
             money(given_elsewhere_minor, line),
             "before, or by another line: nothing is credited twice",
         ));
