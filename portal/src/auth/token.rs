@@ -8,7 +8,7 @@
 use activity::act::{Act, By, Note};
 use axum::http::{HeaderMap, header};
 use schemas::db::Database;
-use schemas::identity::{self, NewToken, StoredToken, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, TokenHolder, User};
+use schemas::identity::{self, NewToken, StoredToken, TOKEN_DAYS_MAX, TokenHolder, User};
 use schemas::ids::{TokenId, UserId};
 use schemas::window::DAY_MS;
 use serde_json::json;

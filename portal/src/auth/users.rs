@@ -8,7 +8,7 @@ use billing::action::{self, ActionError};
 use billing::approval::{Gate, wanted};
 use schemas::clock::{self, ClockError};
 use schemas::db::Database;
-use schemas::identity::{self, NewUserRow, Role, RoleError, TOKEN_DAYS_MAX, normalised_email};
+use schemas::identity::{self, NewUserRow, Role, RoleError, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, normalised_email};
 use schemas::ids::{CustomerId, TokenId, UserId};
 use schemas::secret::SecretError;
 use schemas::text::{is_plain, is_plain_text};

@@ -16,9 +16,9 @@ use crate::action;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{ClientIp, CsrfForm, Role, SignedIn, TokenTerms, UserError, make_token, revoke_token, tokens_of};
 use crate::error::{Failure, PageError, page};
-use crate::error_table;
 use crate::format;
 use crate::once;
+use crate::outcome::words;
 use crate::path::Path;
 use crate::query::PageQuery;
 use crate::shell::Shell;
@@ -245,7 +245,7 @@ async fn commit_token(mut act: Act, who: &SignedIn, ip: &str, (name, days): (&st
     let made = match made {
         Ok(made) => made,
         Err(error) if matches!(error.class(), ErrorClass::Refused | ErrorClass::Limit) => {
-            return Err(Refused::Said(error_table::words(&error)));
+            return Err(Refused::Said(words(&error)));
         }
         Err(error) => return Err(error.into()),
     };
