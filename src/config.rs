@@ -16,7 +16,7 @@ use std::time::Duration;
 use ::portal::auth::SessionLimits;
 use activity::channel::MailConfig;
 use activity::risk::Thresholds;
-use analytics::truth::TruthSettings;
+use analytics::counter_reconciliation::CounterReconciliationSettings;
 use anyhow::{Context as _, bail};
 use billing::collection_terms::Terms;
 use billing::guard::ClockLimits;
@@ -333,7 +333,7 @@ pub(crate) struct MeteringSettings {
 impl Default for MeteringSettings {
     fn default() -> MeteringSettings {
         MeteringSettings {
-            truth_tolerance_percent: analytics::truth::TOLERANCE_PERCENT,
+            truth_tolerance_percent: analytics::counter_reconciliation::TOLERANCE_PERCENT,
         }
     }
 }
@@ -495,8 +495,8 @@ impl Config {
     }
 
     /// What the truth check depends on.
-    pub(crate) fn truth(&self) -> TruthSettings {
-        TruthSettings {
+    pub(crate) fn counter_reconciliation(&self) -> CounterReconciliationSettings {
+        CounterReconciliationSettings {
             metering: Arc::new(self.metering()),
             tolerance_percent: self.metering.truth_tolerance_percent,
         }

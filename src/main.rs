@@ -156,7 +156,7 @@ fn without_environment(command: clap::Command) -> clap::Command {
 
 fn main() -> ExitCode {
     options::note_beginning();
-    private::keep_to_ourselves();
+    private::restrict_new_files();
     let cli = parsed();
     // The demo tells what it does in words and bars, and lets cards be declined on purpose; everything else logs.
     let log = if matches!(cli.command, Command::Demo(_)) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use activity::channel::{self, Channel, Delivered, Mailer, Run, Transports, WebhookClient};
+use activity::channel::{self, Channel, Delivered, DeliveryRun, Mailer, Transports, WebhookClient};
 use activity::event::{self, Consumer, Dispatched, Handled};
 use anyhow::Context as _;
 use schemas::db::Database;
@@ -72,7 +72,7 @@ impl Outbox {
         &self,
         database: &Database,
         channel: &dyn Channel,
-        run: Run<'_>,
+        run: DeliveryRun<'_>,
     ) -> anyhow::Result<Delivered> {
         Ok(channel::deliver(database, channel, self.transports(), run).await?)
     }

@@ -28,7 +28,7 @@ const FOLDER_FORMAT: u32 = 2;
 const CHECK_DEPTH: usize = 3;
 
 /// From here on, nothing that this process makes can be read by others.
-pub(crate) fn keep_to_ourselves() {
+pub(crate) fn restrict_new_files() {
     umask(Mode::from_bits_truncate(0o077));
 }
 

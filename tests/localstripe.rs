@@ -17,7 +17,7 @@ use billing::ledger;
 use billing::payment::gateway::{RefundRequest, SavedMethod};
 use billing::payment::method::{self, PaymentMethod};
 use billing::payment::stripe::{Stripe, StripeConfig};
-use billing::payment::{self, GatewayName, Gateways, NewPayment, NewRefund, PaymentGateway, RefundState, State};
+use billing::payment::{self, GatewayName, Gateways, NewPayment, NewRefund, PaymentGateway, PaymentState, RefundState};
 use billing::settlement;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use schemas::db::Database;
@@ -189,7 +189,7 @@ async fn a_card_is_saved_charged_and_refunded() {
     );
     assert!(card.is_default);
     let paid = world.top_up(&card, 2_500).await;
-    assert_eq!(paid.state, State::Succeeded, "{paid:?}");
+    assert_eq!(paid.state, PaymentState::Succeeded, "{paid:?}");
     assert_eq!(world.credit_minor().await, 2_500);
 
     // Its webhook says the same, and is counted once.
@@ -201,7 +201,7 @@ async fn a_card_is_saved_charged_and_refunded() {
             break (headers, body);
         }
     };
-    for expected in [payment::Received::Counted, payment::Received::Repeated] {
+    for expected in [payment::WebhookOutcome::Applied, payment::WebhookOutcome::Repeated] {
         let gateway = world.gateway.as_ref();
         let received = payment::receive_webhook(&world.database, gateway, &headers, &body, now_ms(), now_ms())
             .await
@@ -264,12 +264,12 @@ async fn a_card_is_declined_and_nothing_is_booked() {
     let world = World::new().await;
     let card = world.save_card(DECLINED_CARD).await;
     let failed = world.top_up(&card, 2_500).await;
-    assert_eq!(failed.state, State::Failed, "{failed:?}");
+    assert_eq!(failed.state, PaymentState::Failed, "{failed:?}");
     assert!(failed.error.contains("declined"), "{failed:?}");
     assert_eq!(world.credit_minor().await, 0);
     // The next one is another payment.
     let card = world.save_card(GOOD_CARD).await;
-    assert_eq!(world.top_up(&card, 2_500).await.state, State::Succeeded);
+    assert_eq!(world.top_up(&card, 2_500).await.state, PaymentState::Succeeded);
     assert_eq!(world.credit_minor().await, 2_500);
 }
 
@@ -306,9 +306,12 @@ async fn a_card_that_wants_to_be_confirmed_is_paid_when_it_was() {
     transaction.commit().await.unwrap();
 
     let gateways = Gateways::new(vec![world.gateway.clone()]);
-    for (is_confirmed, state, credit_minor) in [(true, State::Succeeded, 2_500), (false, State::Cancelled, 2_500)] {
+    for (is_confirmed, state, credit_minor) in [
+        (true, PaymentState::Succeeded, 2_500),
+        (false, PaymentState::Cancelled, 2_500),
+    ] {
         let waits = world.top_up(&card, 2_500).await;
-        assert_eq!(waits.state, State::RequiresAction, "{waits:?}");
+        assert_eq!(waits.state, PaymentState::RequiresAction, "{waits:?}");
         let reference = waits.reference.clone().unwrap();
         if is_confirmed {
             let request = world

@@ -20,7 +20,7 @@ use billing::ledger::{self, Account};
 use billing::payment::method;
 use billing::payment::stripe::{Stripe, StripeConfig, sign};
 use billing::payment::{
-    self, GatewayName, Gateways, NewPayment, Payment, PaymentFilter, PaymentGateway, State, Transfer,
+    self, GatewayName, Gateways, NewPayment, Payment, PaymentFilter, PaymentGateway, PaymentState, Transfer,
     gateway::SavedMethod,
 };
 use billing::settlement;
@@ -314,13 +314,13 @@ impl Schedule {
                 let charges = charged.get(&payment.idempotency_key).cloned().unwrap_or_default();
                 assert!(charges.len() <= 1, "{payment:?} was charged {charges:?}");
                 assert_eq!(
-                    payment.state == State::Succeeded,
+                    payment.state == PaymentState::Succeeded,
                     charges.len() == 1,
                     "{payment:?}: {charges:?}"
                 );
                 *charged_minor.entry(invoice).or_default() += charges.iter().sum::<i64>();
             }
-            if payment.state == State::Succeeded {
+            if payment.state == PaymentState::Succeeded {
                 *paid_minor.entry(invoice).or_default() += payment.amount.minor;
             }
         }
@@ -505,7 +505,7 @@ fn b4_holds_wherever_a_charge_is_killed() {
         let said = killed.reconcile(5);
         let payments = killed.payments();
         assert!(
-            payments.len() == 1 && payments[0].state == State::Succeeded,
+            payments.len() == 1 && payments[0].state == PaymentState::Succeeded,
             "{point}: {said} {payments:?}"
         );
         killed.check(point, 1, 0);
@@ -529,7 +529,7 @@ fn b4_holds_wherever_reconciliation_is_killed() {
         let said = killed.reconcile(30);
         let payments = killed.payments();
         assert!(
-            payments.len() == 1 && payments[0].state == State::Succeeded,
+            payments.len() == 1 && payments[0].state == PaymentState::Succeeded,
             "{point}: {said} {payments:?}"
         );
         killed.check(point, 1, 0);

@@ -17,7 +17,7 @@ use schemas::db::Database;
 use serde_json::{Value, json};
 use sqlx::{Any, AnyConnection, Transaction};
 
-use crate::audit::{self, Actor, AuditError, Entered};
+use crate::audit::{self, Actor, AuditError, AuditReceipt};
 pub use crate::audit::{By, Note};
 
 /// Something that is being done, in its transaction. Dropped without [`Act::commit`], nothing happened.
@@ -93,7 +93,7 @@ impl Act {
     }
 
     /// Records what was done, to be committed by [`Act::commit_entered`].
-    pub(crate) async fn enter(&mut self, note: Note) -> Result<Entered, AuditError> {
+    pub(crate) async fn enter(&mut self, note: Note) -> Result<AuditReceipt, AuditError> {
         audit::enter(&mut self.transaction, &self.by, note, self.now_ms).await
     }
 
@@ -101,7 +101,7 @@ impl Act {
     ///
     /// # Errors
     /// When the note names no action or subject, or its change is too large; as the database answers.
-    pub async fn commit(mut self, note: Note) -> Result<Entered, AuditError> {
+    pub async fn commit(mut self, note: Note) -> Result<AuditReceipt, AuditError> {
         let entered = self.enter(note).await?;
         self.commit_entered(entered).await
     }
@@ -110,7 +110,7 @@ impl Act {
     ///
     /// # Errors
     /// As the database answers.
-    pub async fn commit_entered(self, entered: Entered) -> Result<Entered, AuditError> {
+    pub async fn commit_entered(self, entered: AuditReceipt) -> Result<AuditReceipt, AuditError> {
         self.transaction.commit().await?;
         Ok(entered)
     }
@@ -120,7 +120,7 @@ impl Act {
 #[must_use = "say what came of it"]
 #[derive(Debug)]
 pub struct Steps {
-    entry: Entered,
+    entry: AuditReceipt,
     database: Database,
     by: By,
     action: String,
@@ -150,7 +150,7 @@ mod tests {
     use schemas::ids::UserId;
 
     use super::*;
-    use crate::audit::{AuditFilter, MAX_PAGE, Recorded};
+    use crate::audit::{AuditFilter, AuditRecord, MAX_PAGE};
 
     async fn open() -> (tempfile::TempDir, Database) {
         let folder = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ mod tests {
         (folder, database)
     }
 
-    async fn entries(database: &Database) -> Vec<Recorded> {
+    async fn entries(database: &Database) -> Vec<AuditRecord> {
         audit::list(database.pool(), AuditFilter::default(), MAX_PAGE)
             .await
             .unwrap()

@@ -27,9 +27,9 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::act::{Act, By, Note};
-use crate::audit::{self, AuditError, Entered, Risk};
+use crate::audit::{self, AuditError, AuditReceipt, Risk};
 use crate::event::{self, EventError, EventType, NewEvent};
-use crate::risk::{self, Decision, HighRisk, Judgement};
+use crate::risk::{self, ApprovalRequirement, HighRisk, RiskAssessment};
 
 /// Characters of a reason or summary at most.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -185,7 +185,7 @@ pub struct Approval {
 pub struct Requested {
     pub id: ApprovalId,
     /// The request's entry in the audit log, to be committed with.
-    pub entered: Entered,
+    pub entered: AuditReceipt,
 }
 
 /// Asks the rules whether an action may be done, and asks a second admin where it may not. Every way in asks here.
@@ -200,11 +200,11 @@ pub async fn gate(
 ) -> Result<Gate, ApprovalError> {
     let thresholds = risk::thresholds(&mut *connection).await?;
     let decision = match thresholds.judge(new.kind, new.size) {
-        Judgement::Passes => return Ok(Gate::Passes(Risk::Normal)),
-        Judgement::Told => return Ok(Gate::Passes(Risk::High)),
-        Judgement::Waits(decision) => decision,
+        RiskAssessment::Passes => return Ok(Gate::Passes(Risk::Normal)),
+        RiskAssessment::NotifyOwner => return Ok(Gate::Passes(Risk::High)),
+        RiskAssessment::Waits(decision) => decision,
     };
-    if decision == Decision::SecondAdminOfTwo {
+    if decision == ApprovalRequirement::SecondAdminOfTwo {
         // Two who each make a second admin take turns.
         next_ids(&mut *connection, "user_changes", 0).await?;
         let admins = identity::enabled_admins(&mut *connection).await?;
@@ -327,7 +327,7 @@ pub async fn expire(connection: &mut AnyConnection, now_ms: i64) -> Result<u64, 
 ///
 /// # Errors
 /// As [`Act::commit`].
-pub async fn commit_decision(mut act: Act, id: ApprovalId, note: Note) -> Result<Entered, ApprovalError> {
+pub async fn commit_decision(mut act: Act, id: ApprovalId, note: Note) -> Result<AuditReceipt, ApprovalError> {
     let entered = act.enter(note).await?;
     sqlx::query("UPDATE approvals SET decision_audit_id = $1 WHERE id = $2")
         .bind(entered.id().0)

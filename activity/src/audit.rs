@@ -108,7 +108,7 @@ pub struct Entry<'a> {
 
 /// What was recorded.
 #[derive(Clone, PartialEq, Debug, serde::Serialize)]
-pub struct Recorded {
+pub struct AuditRecord {
     pub id: AuditId,
     pub at_ms: i64,
     /// [`ERASED`] where the name was.
@@ -127,9 +127,9 @@ pub struct Recorded {
 
 /// That an entry was written, in a transaction which may be committed now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entered(AuditId);
+pub struct AuditReceipt(AuditId);
 
-impl Entered {
+impl AuditReceipt {
     pub fn id(self) -> AuditId {
         self.0
     }
@@ -153,7 +153,7 @@ pub struct AuditFilter<'a> {
 ///
 /// # Errors
 /// When it names no actor, action or subject, or its change is too large.
-pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i64) -> Result<Entered, AuditError> {
+pub async fn record(connection: &mut AnyConnection, entry: Entry<'_>, now_ms: i64) -> Result<AuditReceipt, AuditError> {
     let note = Note::new(entry.action, entry.subject)
         .change(entry.change)
         .risk(entry.risk);
@@ -166,7 +166,7 @@ pub(crate) async fn enter(
     by: &By,
     note: Note,
     now_ms: i64,
-) -> Result<Entered, AuditError> {
+) -> Result<AuditReceipt, AuditError> {
     let actor = by.actor();
     let Note {
         action,
@@ -256,14 +256,18 @@ pub(crate) async fn enter(
         };
         event::publish(connection, event, now_ms).await?;
     }
-    Ok(Entered(id))
+    Ok(AuditReceipt(id))
 }
 
 /// Entries, latest first, `limit` at most.
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub async fn list(db: impl AnyExecutor<'_>, filter: AuditFilter<'_>, limit: i64) -> Result<Vec<Recorded>, AuditError> {
+pub async fn list(
+    db: impl AnyExecutor<'_>,
+    filter: AuditFilter<'_>,
+    limit: i64,
+) -> Result<Vec<AuditRecord>, AuditError> {
     let rows = sqlx::query(
         "SELECT l.id, l.at_ms, a.name AS actor, l.claims_id, c.name AS claims, l.user_id, l.ip, l.action, l.subject, l.change, \
          l.personal, p.text AS personal_text, l.risk, l.hash FROM audit_log l \
@@ -286,7 +290,7 @@ pub async fn list(db: impl AnyExecutor<'_>, filter: AuditFilter<'_>, limit: i64)
     rows.iter().map(read).collect()
 }
 
-/// Who left an entry, as [`Recorded::actor`]; `None` where there is no such entry.
+/// Who left an entry, as [`AuditRecord::actor`]; `None` where there is no such entry.
 ///
 /// # Errors
 /// As the database answers.
@@ -300,7 +304,7 @@ pub async fn actor_of(db: impl AnyExecutor<'_>, entry: AuditId) -> Result<Option
     Ok(name.map(|name| name.unwrap_or_else(|| ERASED.to_owned())))
 }
 
-fn read(row: &AnyRow) -> Result<Recorded, AuditError> {
+fn read(row: &AnyRow) -> Result<AuditRecord, AuditError> {
     let name = |name: Option<String>| name.unwrap_or_else(|| ERASED.to_owned());
     let mut change = json_of("change", row.try_get("change")?)?;
     if !row.try_get::<String, _>("personal")?.is_empty() {
@@ -310,7 +314,7 @@ fn read(row: &AnyRow) -> Result<Recorded, AuditError> {
         }
     }
     let claims = row.try_get::<Option<i64>, _>("claims_id")?;
-    Ok(Recorded {
+    Ok(AuditRecord {
         id: AuditId(row.try_get("id")?),
         at_ms: row.try_get("at_ms")?,
         actor: name(row.try_get("actor")?),
@@ -394,7 +398,7 @@ mod tests {
             assert_eq!(all[0].change["after"]["total_minor"], 90);
             assert_eq!(all[0].ip, "192.0.2.7");
         }
-        let ids = |entries: Vec<Recorded>| entries.into_iter().map(|entry| entry.id.0).collect::<Vec<_>>();
+        let ids = |entries: Vec<AuditRecord>| entries.into_iter().map(|entry| entry.id.0).collect::<Vec<_>>();
         let all = AuditFilter::default();
         for (filter, expected) in [
             (

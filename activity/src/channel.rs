@@ -27,7 +27,7 @@ pub mod message;
 mod replay;
 pub mod webhook;
 
-pub use deliver::{Delivered, ENDPOINTS_PER_OWNER, RETRY_DELAYS_MS, Run, deliver};
+pub use deliver::{Delivered, DeliveryRun, ENDPOINTS_PER_OWNER, RETRY_DELAYS_MS, deliver};
 pub use guard::WebhookClient;
 pub use mail::{MAIL_MAX_AGE_MS, owner_email, preview, set_owner_email};
 pub use mailer::{Attachment, Attachments, MailConfig, Mailer};
@@ -105,7 +105,7 @@ pub struct Sending {
 
 /// A delivery that is due.
 #[derive(Clone, Debug)]
-pub struct Due {
+pub struct DueDelivery {
     pub id: DeliveryId,
     pub event: EventId,
     /// A mailbox, or an endpoint's id.
@@ -121,14 +121,14 @@ pub struct Due {
 
 /// What became of a try.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     Delivered,
     /// Tried again by the schedule, and why.
-    Later(String),
+    Retry(String),
     /// Not this delivery, ever, and why.
-    Never(String),
+    Rejected(String),
     /// Nobody answered: the rest that goes there waits too.
-    Silent(String),
+    Unreachable(String),
     /// The receiver asks for patience: this one and the rest that goes there wait so long, and the schedule does not count it.
     Deferred {
         after_ms: i64,
@@ -156,10 +156,10 @@ pub trait Channel: Consumer {
         &'a self,
         database: &'a Database,
         transports: Transports<'a>,
-        due: &'a Due,
+        due: &'a DueDelivery,
         event: &'a Event,
         now_ms: i64,
-    ) -> BoxFuture<'a, Result<Outcome, ChannelError>>;
+    ) -> BoxFuture<'a, Result<DeliveryOutcome, ChannelError>>;
 }
 
 /// The channels as consumers of events.
@@ -190,7 +190,7 @@ pub async fn deliver_all(
     now_ms: i64,
 ) -> Result<Delivered, ChannelError> {
     let now = || now_ms;
-    let run = Run {
+    let run = DeliveryRun {
         now_ms: &now,
         is_stopping: &|| false,
     };
@@ -242,7 +242,7 @@ async fn dispatch_to_endpoints(
     let endpoints = endpoint::listeners(&mut *connection, kind, &customers).await?;
     let mut deliveries = Vec::new();
     for event in events {
-        let hearing = endpoints.iter().filter(|endpoint| endpoint.hears(event));
+        let hearing = endpoints.iter().filter(|endpoint| endpoint.receives(event));
         deliveries.extend(hearing.map(|endpoint| event::NewDelivery {
             event: event.id,
             channel: kind.name(),

@@ -48,7 +48,7 @@ schemas::error_codes! {
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum By {
+pub enum ResetRequester {
     /// Whoever filled in the form.
     Anybody,
     /// An admin.
@@ -57,7 +57,7 @@ pub enum By {
 
 /// What became of asking for a mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Request {
+pub enum ResetMailOutcome {
     /// It is on its way.
     Mailed,
     /// There is no such user, or they are disabled.
@@ -74,15 +74,15 @@ pub enum Request {
 pub async fn request(
     connection: &mut AnyConnection,
     user: UserId,
-    by: By,
+    by: ResetRequester,
     ip: &str,
     now_ms: i64,
-) -> Result<Request, PasswordResetError> {
+) -> Result<ResetMailOutcome, PasswordResetError> {
     // Two who ask at once take turns, so that the second one is counted.
     next_ids(&mut *connection, "password_resets", 0).await?;
     let found = identity::user(&mut *connection, user).await?;
     let Some(found) = found.filter(|user| user.disabled_at_ms.is_none()) else {
-        return Ok(Request::Nobody);
+        return Ok(ResetMailOutcome::Nobody);
     };
     for (limit, span_ms) in [(MAX_PER_HOUR, HOUR_MS), (MAX_PER_DAY, 24 * HOUR_MS)] {
         // The one that must have left the span before another fits in.
@@ -97,14 +97,14 @@ pub async fn request(
         .await?;
         if let Some(asked) = asked {
             let asked_at_ms: i64 = asked.try_get(0)?;
-            return Ok(Request::TooMany {
+            return Ok(ResetMailOutcome::TooMany {
                 until_ms: asked_at_ms + span_ms,
             });
         }
     }
     let by = match by {
-        By::Anybody => "anybody",
-        By::Staff => "staff",
+        ResetRequester::Anybody => "anybody",
+        ResetRequester::Staff => "staff",
     };
     let new = NewEvent {
         event_type: EventType::PasswordResetRequested,
@@ -115,7 +115,7 @@ pub async fn request(
         }),
     };
     publish(connection, new, now_ms).await?;
-    Ok(Request::Mailed)
+    Ok(ResetMailOutcome::Mailed)
 }
 
 /// A token for the mail of a request; `None` where the user is disabled or has another address, or it was asked for too long
@@ -201,9 +201,9 @@ mod tests {
         UserId(id)
     }
 
-    async fn asked(world: &World, user: UserId, now_ms: i64) -> Request {
+    async fn asked(world: &World, user: UserId, now_ms: i64) -> ResetMailOutcome {
         let mut transaction = world.database.begin_write().await.unwrap();
-        let asked = request(&mut transaction, user, By::Anybody, "192.0.2.7", now_ms)
+        let asked = request(&mut transaction, user, ResetRequester::Anybody, "192.0.2.7", now_ms)
             .await
             .unwrap();
         transaction.commit().await.unwrap();
@@ -224,9 +224,9 @@ mod tests {
 
     async fn a_link_is_used_once_within_the_hour(world: World) {
         let (ada, ben) = (user(&world, 1).await, user(&world, 2).await);
-        assert_eq!(asked(&world, ada, NOW_MS).await, Request::Mailed);
+        assert_eq!(asked(&world, ada, NOW_MS).await, ResetMailOutcome::Mailed);
         let of_ada = latest(&world).await;
-        assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed);
+        assert_eq!(asked(&world, ben, NOW_MS).await, ResetMailOutcome::Mailed);
         let of_ben = latest(&world).await;
         let send = async |event: &Event, to: &str, at_ms: i64| issue(&world.database, event, to, at_ms).await.unwrap();
         let first = send(&of_ada, "u1@example.net", NOW_MS).await.unwrap();
@@ -258,8 +258,8 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(taken(&world, &bens, NOW_MS).await, None, "who is disabled stays out");
-        assert_eq!(asked(&world, ben, NOW_MS).await, Request::Nobody);
-        assert_eq!(asked(&world, UserId(9), NOW_MS).await, Request::Nobody);
+        assert_eq!(asked(&world, ben, NOW_MS).await, ResetMailOutcome::Nobody);
+        assert_eq!(asked(&world, UserId(9), NOW_MS).await, ResetMailOutcome::Nobody);
     }
 
     #[tokio::test]
@@ -279,15 +279,22 @@ mod tests {
         let mut mailed = 0;
         for hour in 0..24 {
             let at_ms = NOW_MS + hour * HOUR_MS;
-            while asked(&world, ada, at_ms).await == Request::Mailed {
+            while asked(&world, ada, at_ms).await == ResetMailOutcome::Mailed {
                 mailed += 1;
                 assert!(mailed <= MAX_PER_HOUR * (hour + 1));
             }
         }
         assert_eq!(mailed, MAX_PER_DAY);
         let until_ms = NOW_MS + 24 * HOUR_MS;
-        assert_eq!(asked(&world, ada, until_ms - 1).await, Request::TooMany { until_ms });
-        assert_eq!(asked(&world, ada, until_ms).await, Request::Mailed);
-        assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed, "each has their own");
+        assert_eq!(
+            asked(&world, ada, until_ms - 1).await,
+            ResetMailOutcome::TooMany { until_ms }
+        );
+        assert_eq!(asked(&world, ada, until_ms).await, ResetMailOutcome::Mailed);
+        assert_eq!(
+            asked(&world, ben, NOW_MS).await,
+            ResetMailOutcome::Mailed,
+            "each has their own"
+        );
     }
 }

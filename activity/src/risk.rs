@@ -83,21 +83,21 @@ impl Measure {
 
 /// Who decides on an action above its threshold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
+pub enum ApprovalRequirement {
     /// Nobody else: the owner is told.
-    Told,
+    NotifyOwner,
     /// A second admin.
     SecondAdmin,
     /// A second admin once there are two who may sign in; until then the owner is told.
     SecondAdminOfTwo,
 }
 
-impl Decision {
+impl ApprovalRequirement {
     pub fn name(self) -> &'static str {
         match self {
-            Decision::Told => "nobody else; the owner is notified",
-            Decision::SecondAdmin => "a second admin",
-            Decision::SecondAdminOfTwo => "a second admin, once there are two",
+            ApprovalRequirement::NotifyOwner => "nobody else; the owner is notified",
+            ApprovalRequirement::SecondAdmin => "a second admin",
+            ApprovalRequirement::SecondAdminOfTwo => "a second admin, once there are two",
         }
     }
 }
@@ -106,7 +106,7 @@ impl Decision {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rule {
     pub measure: Measure,
-    pub decision: Decision,
+    pub decision: ApprovalRequirement,
     /// The role that may ask beside admins; [`Role::Admin`] where none may.
     pub requester: Role,
 }
@@ -156,7 +156,11 @@ impl HighRisk {
             decision,
             requester,
         };
-        let (second, of_two, told) = (Decision::SecondAdmin, Decision::SecondAdminOfTwo, Decision::Told);
+        let (second, of_two, told) = (
+            ApprovalRequirement::SecondAdmin,
+            ApprovalRequirement::SecondAdminOfTwo,
+            ApprovalRequirement::NotifyOwner,
+        );
         match self {
             HighRisk::BulkTermination => rule(Measure::Subscriptions, second, Role::Admin),
             HighRisk::AccountDeletion => rule(Measure::Always, second, Role::Admin),
@@ -217,13 +221,13 @@ pub struct ThresholdError {
 
 /// What the rules say of an action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Judgement {
+pub enum RiskAssessment {
     /// It is done.
     Passes,
     /// It is done, and the owner is told.
-    Told,
+    NotifyOwner,
     /// A second admin decides.
-    Waits(Decision),
+    Waits(ApprovalRequirement),
 }
 
 impl Thresholds {
@@ -290,13 +294,13 @@ impl Thresholds {
     }
 
     /// What the rules say of an action of this size.
-    pub fn judge(&self, kind: HighRisk, size: i64) -> Judgement {
+    pub fn judge(&self, kind: HighRisk, size: i64) -> RiskAssessment {
         if self.over(kind).is_some_and(|over| size <= over) {
-            return Judgement::Passes;
+            return RiskAssessment::Passes;
         }
         match kind.rule().decision {
-            Decision::Told => Judgement::Told,
-            decision => Judgement::Waits(decision),
+            ApprovalRequirement::NotifyOwner => RiskAssessment::NotifyOwner,
+            decision => RiskAssessment::Waits(decision),
         }
     }
 
@@ -369,13 +373,13 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
             let rule = kind.rule();
             let above = match rule.decision {
-                Decision::Told => Judgement::Told,
-                decision => Judgement::Waits(decision),
+                ApprovalRequirement::NotifyOwner => RiskAssessment::NotifyOwner,
+                decision => RiskAssessment::Waits(decision),
             };
             match thresholds.over(kind) {
                 Some(over) => {
                     assert_ne!(rule.measure, Measure::Always, "{kind:?}");
-                    assert_eq!(thresholds.judge(kind, over), Judgement::Passes, "{kind:?}");
+                    assert_eq!(thresholds.judge(kind, over), RiskAssessment::Passes, "{kind:?}");
                     assert_eq!(thresholds.judge(kind, over + 1), above, "{kind:?}");
                 }
                 None => {
@@ -384,7 +388,10 @@ mod tests {
                 }
             }
         }
-        assert_eq!(thresholds.judge(HighRisk::GatewaySettings, 1), Judgement::Told);
+        assert_eq!(
+            thresholds.judge(HighRisk::GatewaySettings, 1),
+            RiskAssessment::NotifyOwner
+        );
     }
 
     #[test]

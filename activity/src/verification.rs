@@ -53,7 +53,7 @@ schemas::error_codes! {
 
 /// What became of asking for a mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Request {
+pub enum VerificationMailOutcome {
     /// It is on its way.
     Mailed,
     /// There is nothing to verify.
@@ -72,7 +72,7 @@ pub async fn request(
     connection: &mut AnyConnection,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Request, VerificationError> {
+) -> Result<VerificationMailOutcome, VerificationError> {
     // Two who ask at once take turns, so that the second one is counted.
     sqlx::query("UPDATE customers SET email = email WHERE id = $1")
         .bind(customer.0)
@@ -80,10 +80,10 @@ pub async fn request(
         .await?;
     let asking = inventory::customer(&mut *connection, customer).await?;
     if asking.email_verified_at_ms.is_some() {
-        return Ok(Request::Verified);
+        return Ok(VerificationMailOutcome::Verified);
     }
     if let Some(until_ms) = mails_full(connection, customer, now_ms).await? {
-        return Ok(Request::TooMany { until_ms });
+        return Ok(VerificationMailOutcome::TooMany { until_ms });
     }
     let new = NewEvent {
         event_type: EventType::EmailVerificationRequested,
@@ -92,7 +92,7 @@ pub async fn request(
         payload: json!({ "customer": customer, "email": asking.email }),
     };
     publish(connection, new, now_ms).await?;
-    Ok(Request::Mailed)
+    Ok(VerificationMailOutcome::Mailed)
 }
 
 /// Until when no mail is sent to a customer, where so many were asked for.
@@ -143,7 +143,7 @@ async fn full(
 }
 
 /// As [`change_address`], where the customer asks for it: the limits come first, and a refusal counts. Commit whatever is
-/// answered, [`Request::Unavailable`] most of all.
+/// answered, [`VerificationMailOutcome::Unavailable`] most of all.
 ///
 /// # Errors
 /// When it is no address, or there is no such customer.
@@ -152,7 +152,7 @@ pub async fn change_own_address(
     customer: CustomerId,
     email: &str,
     now_ms: i64,
-) -> Result<Request, VerificationError> {
+) -> Result<VerificationMailOutcome, VerificationError> {
     // Two who ask at once take turns, so that the second one is counted.
     sqlx::query("UPDATE customers SET email = email WHERE id = $1")
         .bind(customer.0)
@@ -164,7 +164,7 @@ pub async fn change_own_address(
     };
     // Before the address is looked at: what is said beyond the limit is the same of any.
     if let Some(until_ms) = full {
-        return Ok(Request::TooMany { until_ms });
+        return Ok(VerificationMailOutcome::TooMany { until_ms });
     }
     sqlx::query("DELETE FROM address_changes WHERE customer_id = $1 AND asked_at_ms <= $2")
         .bind(customer.0)
@@ -177,7 +177,9 @@ pub async fn change_own_address(
         .execute(&mut *connection)
         .await?;
     match change_address(connection, customer, email, now_ms).await {
-        Err(VerificationError::Inventory(InventoryError::EmailTaken { .. })) => Ok(Request::Unavailable),
+        Err(VerificationError::Inventory(InventoryError::EmailTaken { .. })) => {
+            Ok(VerificationMailOutcome::Unavailable)
+        }
         answered => answered,
     }
 }
@@ -193,7 +195,7 @@ pub async fn change_address(
     customer: CustomerId,
     email: &str,
     now_ms: i64,
-) -> Result<Request, VerificationError> {
+) -> Result<VerificationMailOutcome, VerificationError> {
     let before = inventory::customer(&mut *connection, customer).await?.email;
     inventory::change_email(connection, customer, email).await?;
     let after = inventory::customer(&mut *connection, customer).await?.email;
@@ -239,7 +241,7 @@ pub async fn issue(
 
 /// What a link is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pending {
+pub struct LinkPurpose {
     pub customer: CustomerId,
     pub name: String,
     pub email: String,
@@ -250,7 +252,11 @@ pub struct Pending {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Result<Option<Pending>, VerificationError> {
+pub async fn pending(
+    db: impl AnyExecutor<'_>,
+    token: &str,
+    now_ms: i64,
+) -> Result<Option<LinkPurpose>, VerificationError> {
     let row = sqlx::query(
         "SELECT c.id, c.name, c.email FROM email_verifications v \
          JOIN customers c ON c.id = v.customer_id AND c.email = v.email \
@@ -261,7 +267,7 @@ pub async fn pending(db: impl AnyExecutor<'_>, token: &str, now_ms: i64) -> Resu
     .fetch_optional(db)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    Ok(Some(Pending {
+    Ok(Some(LinkPurpose {
         customer: CustomerId(row.try_get("id")?),
         name: row.try_get("name")?,
         email: row.try_get("email")?,
@@ -276,7 +282,7 @@ pub async fn confirm(
     connection: &mut AnyConnection,
     token: &str,
     now_ms: i64,
-) -> Result<Option<Pending>, VerificationError> {
+) -> Result<Option<LinkPurpose>, VerificationError> {
     let Some(pending) = pending(&mut *connection, token, now_ms).await? else {
         return Ok(None);
     };
@@ -305,14 +311,14 @@ mod tests {
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
-    async fn asked(world: &World, customer: CustomerId, now_ms: i64) -> Request {
+    async fn asked(world: &World, customer: CustomerId, now_ms: i64) -> VerificationMailOutcome {
         let mut transaction = world.database.begin_write().await.unwrap();
         let asked = request(&mut transaction, customer, now_ms).await.unwrap();
         transaction.commit().await.unwrap();
         asked
     }
 
-    async fn confirmed(world: &World, token: &str, now_ms: i64) -> Option<Pending> {
+    async fn confirmed(world: &World, token: &str, now_ms: i64) -> Option<LinkPurpose> {
         let mut transaction = world.database.begin_write().await.unwrap();
         let confirmed = confirm(&mut transaction, token, now_ms).await.unwrap();
         transaction.commit().await.unwrap();
@@ -361,12 +367,15 @@ mod tests {
             assert_eq!(confirmed(&world, used, NOW_MS).await, None);
         }
         assert!(pending(world.database.pool(), &to_ben, NOW_MS).await.unwrap().is_some());
-        assert_eq!(asked(&world, ada, NOW_MS).await, Request::Verified);
+        assert_eq!(asked(&world, ada, NOW_MS).await, VerificationMailOutcome::Verified);
         for _ in 0..MAX_PER_HOUR {
-            assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed);
+            assert_eq!(asked(&world, ben, NOW_MS).await, VerificationMailOutcome::Mailed);
         }
         let until_ms = NOW_MS + HOUR_MS;
-        assert_eq!(asked(&world, ben, NOW_MS).await, Request::TooMany { until_ms });
+        assert_eq!(
+            asked(&world, ben, NOW_MS).await,
+            VerificationMailOutcome::TooMany { until_ms }
+        );
         assert_eq!(issue(&world.database, ada, to_ada, NOW_MS).await.unwrap(), None);
     }
 
@@ -393,7 +402,7 @@ mod tests {
             .await
             .unwrap();
         transaction.commit().await.unwrap();
-        assert_eq!(asked, Request::Mailed);
+        assert_eq!(asked, VerificationMailOutcome::Mailed);
         assert_eq!(confirmed(&world, &old, NOW_MS).await, None);
         let new = issue(&world.database, ada, "billing@ada.example", NOW_MS)
             .await
@@ -405,7 +414,7 @@ mod tests {
         );
     }
 
-    async fn changed(world: &World, customer: CustomerId, email: &str, now_ms: i64) -> Request {
+    async fn changed(world: &World, customer: CustomerId, email: &str, now_ms: i64) -> VerificationMailOutcome {
         let mut transaction = world.database.begin_write().await.unwrap();
         let changed = change_own_address(&mut transaction, customer, email, now_ms)
             .await
@@ -419,21 +428,24 @@ mod tests {
         world.customer().await;
         let taken = "customer-1@example.net";
         for _ in 0..MAX_PER_HOUR {
-            assert_eq!(changed(&world, ada, taken, NOW_MS).await, Request::Unavailable);
+            assert_eq!(
+                changed(&world, ada, taken, NOW_MS).await,
+                VerificationMailOutcome::Unavailable
+            );
         }
         // From here on it is the same of any address.
         let until_ms = NOW_MS + HOUR_MS;
         for email in [taken, "free@example.net", "Customer-1@Example.net"] {
             assert_eq!(
                 changed(&world, ada, email, until_ms - 1).await,
-                Request::TooMany { until_ms },
+                VerificationMailOutcome::TooMany { until_ms },
                 "{email}"
             );
         }
         let mut refused = MAX_PER_HOUR;
         for hour in 1..24 {
             let at_ms = NOW_MS + hour * HOUR_MS;
-            while changed(&world, ada, taken, at_ms).await == Request::Unavailable {
+            while changed(&world, ada, taken, at_ms).await == VerificationMailOutcome::Unavailable {
                 refused += 1;
             }
         }
@@ -446,13 +458,19 @@ mod tests {
         // Mails that were asked for count as well: what they leave no room for is not looked up.
         let ben = CustomerId(ada.0 + 1);
         for _ in 0..MAX_PER_HOUR {
-            assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed);
+            assert_eq!(asked(&world, ben, NOW_MS).await, VerificationMailOutcome::Mailed);
         }
         for email in ["customer-0@example.net", "free@example.net"] {
-            assert_eq!(changed(&world, ben, email, NOW_MS).await, Request::TooMany { until_ms });
+            assert_eq!(
+                changed(&world, ben, email, NOW_MS).await,
+                VerificationMailOutcome::TooMany { until_ms }
+            );
         }
         let day_ms = NOW_MS + 48 * HOUR_MS;
-        assert_eq!(changed(&world, ada, "free@example.net", day_ms).await, Request::Mailed);
+        assert_eq!(
+            changed(&world, ada, "free@example.net", day_ms).await,
+            VerificationMailOutcome::Mailed
+        );
     }
 
     #[tokio::test]
@@ -473,15 +491,22 @@ mod tests {
         let mut mailed = 0;
         for hour in 0..24 {
             let at_ms = NOW_MS + hour * HOUR_MS;
-            while asked(&world, ada, at_ms).await == Request::Mailed {
+            while asked(&world, ada, at_ms).await == VerificationMailOutcome::Mailed {
                 mailed += 1;
                 assert!(mailed <= MAX_PER_HOUR * (hour + 1));
             }
         }
         assert_eq!(mailed, MAX_PER_DAY);
         let until_ms = NOW_MS + 24 * HOUR_MS;
-        assert_eq!(asked(&world, ada, until_ms - 1).await, Request::TooMany { until_ms });
-        assert_eq!(asked(&world, ada, until_ms).await, Request::Mailed);
-        assert_eq!(asked(&world, ben, NOW_MS).await, Request::Mailed, "each has their own");
+        assert_eq!(
+            asked(&world, ada, until_ms - 1).await,
+            VerificationMailOutcome::TooMany { until_ms }
+        );
+        assert_eq!(asked(&world, ada, until_ms).await, VerificationMailOutcome::Mailed);
+        assert_eq!(
+            asked(&world, ben, NOW_MS).await,
+            VerificationMailOutcome::Mailed,
+            "each has their own"
+        );
     }
 }

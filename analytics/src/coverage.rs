@@ -29,11 +29,11 @@ const WORD_WINDOWS: i64 = 64;
 
 /// The windows in which one exporter was heard: 64 windows a word, words by number.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct HeardWindows {
+struct ActiveWindows {
     words: BTreeMap<i64, u64>,
 }
 
-impl HeardWindows {
+impl ActiveWindows {
     fn insert(&mut self, window: i64) {
         let bit = 1u64 << window.rem_euclid(WORD_WINDOWS);
         *self.words.entry(window.div_euclid(WORD_WINDOWS)).or_default() |= bit;
@@ -61,13 +61,13 @@ impl HeardWindows {
 
 /// When each exporter was heard.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct ExporterActivity {
     /// Complete up to this commit of `collection_5m`.
     sequence: u64,
-    exporters: HashMap<Address, HeardWindows>,
+    exporters: HashMap<Address, ActiveWindows>,
 }
 
-impl Heard {
+impl ExporterActivity {
     fn insert(&mut self, exporter: Address, window_start_ms: i64) {
         self.exporters
             .entry(exporter)
@@ -75,7 +75,7 @@ impl Heard {
             .insert(window_start_ms.div_euclid(WINDOW_MS));
     }
 
-    fn merge(&mut self, other: Heard) {
+    fn merge(&mut self, other: ExporterActivity) {
         for (exporter, heard) in other.exporters {
             let known = self.exporters.entry(exporter).or_default();
             for (number, word) in heard.words {
@@ -99,8 +99,8 @@ impl Heard {
     pub(crate) fn coverage(&self, meters: &Meters, from_ms: i64, to_ms: i64) -> Coverage {
         let first = from_ms.div_euclid(WINDOW_MS);
         let end = to_ms.div_euclid(WINDOW_MS).max(first);
-        let nothing = HeardWindows::default();
-        let metering: Vec<(Address, &HeardWindows)> = match meters {
+        let nothing = ActiveWindows::default();
+        let metering: Vec<(Address, &ActiveWindows)> = match meters {
             Meters::Named(exporters) => exporters
                 .iter()
                 .map(|exporter| (*exporter, self.exporters.get(exporter).unwrap_or(&nothing)))
@@ -128,9 +128,9 @@ impl Heard {
 }
 
 /// The gap once for every exporter that was heard before it, or for all where none was.
-fn missing(metering: &[(Address, &HeardWindows)], gap: &Gap) -> Vec<Gap> {
+fn missing(metering: &[(Address, &ActiveWindows)], gap: &Gap) -> Vec<Gap> {
     let start = gap.from_ms.div_euclid(WINDOW_MS);
-    let known = |heard: &HeardWindows| heard.first().is_some_and(|first| first < start);
+    let known = |heard: &ActiveWindows| heard.first().is_some_and(|first| first < start);
     let any_known = metering.iter().any(|(_, heard)| known(heard));
     metering
         .iter()
@@ -196,16 +196,16 @@ impl Coverage {
 
 impl Analytics {
     /// When each exporter was heard, up to the newest commit of `collection_5m`.
-    pub(crate) async fn heard(&self) -> Result<Arc<Heard>, AnalyticsError> {
+    pub(crate) async fn heard(&self) -> Result<Arc<ExporterActivity>, AnalyticsError> {
         let mut known = self.heard.lock().await;
         let snapshot = self.store.collection.snapshot()?;
         if snapshot.sequence == known.sequence {
             return Ok(known.clone());
         }
         let mut heard = if snapshot.sequence > known.sequence {
-            Heard::clone(&known)
+            ExporterActivity::clone(&known)
         } else {
-            Heard::default()
+            ExporterActivity::default()
         };
         let news = Snapshot {
             files: snapshot
@@ -221,7 +221,7 @@ impl Analytics {
             .read_at(&self.store.collection, Arc::new(news))?
             .filter(col("counter").eq(lit(HEARD_COUNTER)).and(col("value").gt(lit(0u64))))?
             .select_columns(&["window_start", "exporter"])?;
-        heard.merge(fold(frame, Heard::add, Heard::merge).await?);
+        heard.merge(fold(frame, ExporterActivity::add, ExporterActivity::merge).await?);
         heard.sequence = snapshot.sequence;
         *known = Arc::new(heard);
         Ok(known.clone())
@@ -233,7 +233,7 @@ impl Analytics {
     /// When the table cannot be read.
     pub(crate) async fn heard_until(&self) -> Result<Option<i64>, AnalyticsError> {
         let heard = self.heard().await?;
-        let newest = heard.exporters.values().filter_map(HeardWindows::last).max();
+        let newest = heard.exporters.values().filter_map(ActiveWindows::last).max();
         Ok(newest.map(|window| (window + 1) * WINDOW_MS))
     }
 
@@ -263,8 +263,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn heard(windows: &[(&str, &[i64])]) -> Heard {
-        let mut heard = Heard::default();
+    fn heard(windows: &[(&str, &[i64])]) -> ExporterActivity {
+        let mut heard = ExporterActivity::default();
         for (exporter, windows) in windows {
             for window in *windows {
                 heard.insert(at(exporter), window * WINDOW_MS + 1);
@@ -277,7 +277,7 @@ mod tests {
         Meters::Named(exporters.iter().map(|text| at(text)).collect())
     }
 
-    fn covered(heard: &Heard, meters: &Meters, from: i64, to: i64) -> (String, Vec<(String, i64, i64)>) {
+    fn covered(heard: &ExporterActivity, meters: &Meters, from: i64, to: i64) -> (String, Vec<(String, i64, i64)>) {
         let coverage = heard.coverage(meters, from * WINDOW_MS, to * WINDOW_MS);
         let measured = coverage.windows().map(|(_, measured)| if measured { '#' } else { '.' });
         let gaps = coverage.gaps.iter();
@@ -293,7 +293,7 @@ mod tests {
         let heard = heard(&[(A, &[2, 63]), (B, &[5, 64, 130])]);
         let last = |exporter: &str| heard.exporters[&at(exporter)].last();
         assert_eq!((last(A), last(B)), (Some(63), Some(130)));
-        assert_eq!(HeardWindows::default().last(), None);
+        assert_eq!(ActiveWindows::default().last(), None);
     }
 
     #[test]

@@ -6,12 +6,13 @@
 //! * `coverage`, `period`: what a service used in a billing period, and which windows were measured.
 //! * [`series`], `overview`, `peers`: what charts and invoice explanations show (B5); `network`: the network in figures.
 //! * [`error_bound`]: how far sampled volumes may be from the true ones.
-//! * [`truth`]: flows against the interfaces' own counters.
+//! * [`counter_reconciliation`]: flows against the interfaces' own counters.
 //! * [`reattribute`], [`correct`]: stored flows after a backdated change of assignments, or read under other settings of their
 //!   exporter; [`rewrite`] is how. [`retention`]: what age and size limits remove.
 
 pub mod console;
 pub mod correct;
+pub mod counter_reconciliation;
 mod coverage;
 pub mod error_bound;
 mod metered;
@@ -27,7 +28,6 @@ pub mod series;
 pub mod store;
 #[cfg(test)]
 mod tests;
-pub mod truth;
 pub mod usage;
 
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ pub struct Analytics {
     store: Arc<Engine>,
     /// One refresh at a time, with what it left for the next.
     refreshing: Arc<tokio::sync::Mutex<Option<usage::Counted>>>,
-    heard: Arc<tokio::sync::Mutex<Arc<coverage::Heard>>>,
+    heard: Arc<tokio::sync::Mutex<Arc<coverage::ExporterActivity>>>,
 }
 
 impl Analytics {

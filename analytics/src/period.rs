@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use datafusion::prelude::{Expr, col, lit};
 use schemas::usage::{Percentile95, aligned, rank_95};
 
-use crate::coverage::{Coverage, Heard};
+use crate::coverage::{Coverage, ExporterActivity};
 use crate::error_bound::{Estimate, Z95_PPM};
 use crate::store::parquet::fold;
 use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
@@ -62,7 +62,7 @@ struct Covered {
 }
 
 impl Covered {
-    fn of(query: &PeriodQuery, heard: &Heard, now_ms: i64) -> Covered {
+    fn of(query: &PeriodQuery, heard: &ExporterActivity, now_ms: i64) -> Covered {
         let (first_ms, end_ms) = aligned(query.from_ms, query.to_ms);
         let measured_to_ms = end_ms.min(closed_until_ms(now_ms)).max(first_ms);
         Covered {
@@ -178,7 +178,7 @@ struct Tallies {
 }
 
 impl Tallies {
-    fn new(queries: &[PeriodQuery], heard: &Heard, now_ms: i64) -> Tallies {
+    fn new(queries: &[PeriodQuery], heard: &ExporterActivity, now_ms: i64) -> Tallies {
         let mut known: HashMap<(&Meters, i64, i64), Arc<Covered>> = HashMap::new();
         let mut by_service: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         let mut questions = Vec::with_capacity(queries.len());

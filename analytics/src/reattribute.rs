@@ -14,13 +14,13 @@ use tables::metering::Enricher;
 use crate::rewrite::{Edit, Rewrite, RewriteSummary};
 use crate::{Analytics, AnalyticsError};
 
-struct Judge {
+struct Reattribution {
     enricher: Arc<Enricher>,
     from_ms: i64,
     to_ms: i64,
 }
 
-impl Edit for Judge {
+impl Edit for Reattribution {
     fn edit(&self, flow: &mut Flow) -> bool {
         let is_in_range = flow.end_at_ms >= self.from_ms && flow.end_at_ms < self.to_ms;
         if is_in_range {
@@ -30,13 +30,13 @@ impl Edit for Judge {
     }
 }
 
-struct JudgeUnknown {
+struct UnknownSideReattribution {
     enricher: Arc<Enricher>,
     exporters: HashSet<Address>,
     from_ms: i64,
 }
 
-impl Edit for JudgeUnknown {
+impl Edit for UnknownSideReattribution {
     fn edit(&self, flow: &mut Flow) -> bool {
         let is_meant = flow.end_at_ms >= self.from_ms && self.exporters.contains(&flow.exporter);
         if is_meant {
@@ -58,7 +58,7 @@ impl Analytics {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<RewriteSummary, AnalyticsError> {
-        let judge = Judge {
+        let judge = Reattribution {
             enricher: enricher.clone(),
             from_ms,
             to_ms,
@@ -78,7 +78,7 @@ impl Analytics {
         exporters: HashSet<Address>,
         from_ms: i64,
     ) -> Result<RewriteSummary, AnalyticsError> {
-        let judge = JudgeUnknown {
+        let judge = UnknownSideReattribution {
             enricher: enricher.clone(),
             exporters,
             from_ms,

@@ -3,7 +3,7 @@
 
 use activity::act::By;
 use activity::approval::{self, Approval, ApprovalError, Gate, Requested};
-use activity::risk::{HighRisk, Judgement, Thresholds};
+use activity::risk::{HighRisk, RiskAssessment, Thresholds};
 use schemas::ids::{
     ApprovalId, CustomerId, InvoiceId, PaymentId, PlanId, ServiceId, SubscriptionId, TransferId, UserId,
 };
@@ -194,7 +194,7 @@ impl Action {
 
     /// Whether it would wait for a second admin by these thresholds.
     pub fn waits(&self, thresholds: &Thresholds) -> bool {
-        matches!(thresholds.judge(self.kind(), self.size()), Judgement::Waits(_))
+        matches!(thresholds.judge(self.kind(), self.size()), RiskAssessment::Waits(_))
     }
 }
 

@@ -12,7 +12,7 @@ pub mod wanted;
 use activity::act::Note;
 use activity::approval;
 pub use activity::approval::{Admin, Gate, Requested};
-pub use execute::{Done, ExecuteError, carry_out, execute};
+pub use execute::{ExecuteError, ExecutionOutcome, carry_out, execute};
 use schemas::ids::ApprovalId;
 use sqlx::AnyConnection;
 

@@ -19,11 +19,11 @@
 //!   more, or bought credit of at least what was spent over the budget. What was charged by itself (collection, automatic
 //!   top-up) does not unlock: the limit was set against just that. Staff can unlock without a payment.
 
-mod say;
+mod alerts;
 mod settings;
 mod spend;
 
-pub use say::{Alert, alerts};
+pub use alerts::{Alert, alerts};
 pub use settings::{Budget, NewBudget, Thresholds, budget, clear, exclude, exclusions, set, unlock};
 
 use std::collections::HashSet;
@@ -38,7 +38,7 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use self::say::{say_forecast, say_reset, say_spent};
+use self::alerts::{alert_forecast, alert_reset, alert_spent};
 use self::settings::later;
 use self::spend::{Spend, spend};
 use crate::invoice::{self, Draft, Previews};
@@ -139,7 +139,7 @@ impl Status {
 
 /// What a look at a budget did.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Looked {
+pub struct BudgetCheck {
     pub status: Status,
     /// Percentages that were said, of what was spent.
     pub said: Vec<i64>,
@@ -152,7 +152,7 @@ pub struct Looked {
 
 /// What a look at all budgets did.
 #[derive(Debug, Default)]
-pub struct LookedAll {
+pub struct BudgetChecks {
     pub looked_at: u64,
     pub said: u64,
     pub held: Vec<SubscriptionId>,
@@ -213,7 +213,7 @@ pub async fn check<U: UsageSource>(
     usage: &U,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Option<Looked>, BudgetError> {
+) -> Result<Option<BudgetCheck>, BudgetError> {
     for _ in 0..MAX_LOOKS {
         let mut connection = database.pool().acquire().await?;
         let Some(stamp) = stamp(&mut connection, customer).await? else {
@@ -232,8 +232,12 @@ pub async fn check<U: UsageSource>(
 ///
 /// # Errors
 /// When the database or usage cannot be read at all.
-pub async fn check_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<LookedAll, BudgetError> {
-    let mut all = LookedAll::default();
+pub async fn check_all<U: UsageSource>(
+    database: &Database,
+    usage: &U,
+    now_ms: i64,
+) -> Result<BudgetChecks, BudgetError> {
+    let mut all = BudgetChecks::default();
     let mut after = CustomerId(0);
     loop {
         let rows = sqlx::query(
@@ -255,7 +259,7 @@ pub async fn check_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i
         let mut previews = invoice::preview_between(database, usage, (first, last), now_ms).await?;
         for (customer, stamp) in stamps {
             all.looked_at += 1;
-            match look_or_again(database, usage, customer, stamp, &mut previews, now_ms).await {
+            match check_with_retry(database, usage, customer, stamp, &mut previews, now_ms).await {
                 Ok(Some(looked)) => {
                     all.said += looked.said.len() as u64 + u64::from(looked.said_forecast);
                     all.held.extend(looked.held);
@@ -268,14 +272,14 @@ pub async fn check_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i
     }
 }
 
-async fn look_or_again<U: UsageSource>(
+async fn check_with_retry<U: UsageSource>(
     database: &Database,
     usage: &U,
     customer: CustomerId,
     stamp: Stamp,
     previews: &mut Previews,
     now_ms: i64,
-) -> Result<Option<Looked>, BudgetError> {
+) -> Result<Option<BudgetCheck>, BudgetError> {
     if let Some(at) = previews.failed.iter().position(|(failed, _)| *failed == customer) {
         return Err(previews.failed.swap_remove(at).1.into());
     }
@@ -318,7 +322,7 @@ async fn look(
     stamp: Stamp,
     drafts: &[Draft],
     now_ms: i64,
-) -> Result<Option<Looked>, BudgetError> {
+) -> Result<Option<BudgetCheck>, BudgetError> {
     let mut transaction = database.begin_write().await?;
     settlement::lock_customer(&mut transaction, customer).await?;
     if self::stamp(&mut transaction, customer).await? != Some(stamp) {
@@ -327,9 +331,9 @@ async fn look(
     let Some(mut status) = read_status(&mut transaction, customer, drafts, now_ms).await? else {
         return Ok(None);
     };
-    say_reset(&mut transaction, &status, now_ms).await?;
-    let said = say_spent(&mut transaction, &status, now_ms).await?;
-    let said_forecast = say_forecast(&mut transaction, &status, now_ms).await?;
+    alert_reset(&mut transaction, &status, now_ms).await?;
+    let said = alert_spent(&mut transaction, &status, now_ms).await?;
+    let said_forecast = alert_forecast(&mut transaction, &status, now_ms).await?;
     let mut unlocked = false;
     if status.is_exceeded()
         && !status.is_unlocked
@@ -367,7 +371,7 @@ async fn look(
     }
     let released = release_all(&mut transaction, customer, &to_hold, now_ms).await?;
     transaction.commit().await?;
-    Ok(Some(Looked {
+    Ok(Some(BudgetCheck {
         status,
         said,
         said_forecast,

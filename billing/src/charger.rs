@@ -23,7 +23,7 @@ pub enum Purpose {
 
 /// A charge to be made of a saved payment method.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Order<'a> {
+pub struct ChargeOrder<'a> {
     pub customer: CustomerId,
     pub method: PaymentMethodId,
     pub purpose: Purpose,
@@ -33,7 +33,7 @@ pub struct Order<'a> {
 
 /// What became of a charge.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Charge {
+pub enum ChargeResult {
     /// The money is there, and settled in the ledger.
     Succeeded(PaymentId),
     /// The gateway works on it, the customer must confirm it, or nobody knows yet. So it is too where another payment of
@@ -64,7 +64,11 @@ schemas::error_codes! {
 pub trait Charger: Send + Sync {
     /// Charges once. Whoever asks again asks for another charge; at most one of an invoice, and one top-up of a customer, is
     /// under way.
-    fn charge(&self, order: Order<'_>, now_ms: i64) -> impl Future<Output = Result<Charge, ChargerError>> + Send;
+    fn charge(
+        &self,
+        order: ChargeOrder<'_>,
+        now_ms: i64,
+    ) -> impl Future<Output = Result<ChargeResult, ChargerError>> + Send;
 }
 
 /// The payment method that a customer is charged by.

@@ -46,10 +46,10 @@ use tracing::{info, warn};
 
 use self::schedule::Dates;
 use crate::BillingError;
-use crate::charger::{self, Charge, Charger, Order, Purpose};
+use crate::charger::{self, ChargeOrder, ChargeResult, Charger, Purpose};
 use crate::collection_terms::{Schedule, TermsError, terms};
 use crate::settlement::{self, SettlementError};
-use crate::subscription::change::{self, End};
+use crate::subscription::change::{self, CancellationTime};
 use crate::subscription::holds;
 use crate::subscription::state::HoldCause;
 
@@ -97,7 +97,7 @@ pub struct Collected {
     /// Invoices that are not collected any more: paid, void, written off, disputed.
     pub left: u64,
     pub overdue: Vec<InvoiceId>,
-    pub charged: Vec<(InvoiceId, Charge)>,
+    pub charged: Vec<(InvoiceId, ChargeResult)>,
     /// What credit has paid that came since the last call.
     pub from_credit: Vec<(InvoiceId, Money)>,
     pub suspended: Vec<InvoiceId>,
@@ -222,7 +222,7 @@ async fn collect<C: Charger>(
         }
         if let Some(order) = done.order {
             let charge = charger.charge(order, now_ms).await?;
-            if let Charge::Declined { payment, reason } = &charge {
+            if let ChargeResult::Declined { payment, reason } = &charge {
                 warn!(%invoice, %payment, reason, "an invoice could not be collected");
             }
             collected.charged.push((invoice, charge));
@@ -232,11 +232,11 @@ async fn collect<C: Charger>(
 }
 
 /// What a transaction did, and what to charge now that it is committed.
-struct Done {
+struct CollectionOutcome {
     is_overdue: bool,
     is_suspended: bool,
     is_terminated: bool,
-    order: Option<Order<'static>>,
+    order: Option<ChargeOrder<'static>>,
 }
 
 /// An invoice on its way, as its transaction sees it.
@@ -260,7 +260,7 @@ async fn step(
     schedule: &Schedule,
     invoice: InvoiceId,
     now_ms: i64,
-) -> Result<Option<Done>, DunningError> {
+) -> Result<Option<CollectionOutcome>, DunningError> {
     let mut transaction = database.begin_write().await?;
     let Some(customer) = customer_of(&mut transaction, invoice).await? else {
         return Ok(None);
@@ -316,7 +316,7 @@ async fn step(
         return Ok(None);
     }
     if due.says_overdue {
-        say_overdue(&mut transaction, &unpaid, open, schedule, now_ms).await?;
+        publish_overdue(&mut transaction, &unpaid, open, schedule, now_ms).await?;
         let reason = format!("invoice {} is overdue", unpaid.number);
         for subscription in subscriptions_on(&mut transaction, &unpaid).await? {
             change::payment_late(&mut transaction, subscription, &reason, now_ms).await?;
@@ -344,14 +344,22 @@ async fn step(
                 .await?
                 .contains(&HoldCause::Unpaid)
             {
-                change::cancel(&mut transaction, subscription, End::Now, &reason, "billing", now_ms).await?;
+                change::cancel(
+                    &mut transaction,
+                    subscription,
+                    CancellationTime::Now,
+                    &reason,
+                    "billing",
+                    now_ms,
+                )
+                .await?;
             }
         }
     }
     let mut order = None;
     if due.charges && !unpaid.is_reopened {
         let method = charger::default_method(&mut *transaction, customer).await?;
-        order = method.map(|method| Order {
+        order = method.map(|method| ChargeOrder {
             customer,
             method,
             purpose: Purpose::Invoice(invoice),
@@ -359,7 +367,7 @@ async fn step(
         });
     }
     transaction.commit().await?;
-    Ok(Some(Done {
+    Ok(Some(CollectionOutcome {
         is_overdue: due.says_overdue,
         is_suspended: due.suspends,
         is_terminated: due.terminates,
@@ -388,7 +396,7 @@ async fn move_to(
     Ok(moved.rows_affected() == 1)
 }
 
-async fn say_overdue(
+async fn publish_overdue(
     connection: &mut AnyConnection,
     unpaid: &Unpaid,
     open: Money,

@@ -12,11 +12,11 @@ use schemas::period::{PeriodError, cycle_words};
 use schemas::usage::UsageError;
 use schemas::window::instant_text;
 
-use crate::guard::Stopped;
+use crate::guard::BillingStop;
 use crate::ledger::LedgerError;
 use crate::settlement::SettlementError;
-use crate::subscription::State;
-use crate::subscription::state::Happening;
+use crate::subscription::SubscriptionState;
+use crate::subscription::state::Transition;
 use crate::subscription::transfer::TransferStatus;
 use crate::tax::TaxError;
 
@@ -142,7 +142,7 @@ pub enum BillingError {
         service: String,
     },
     #[error("{0}")]
-    Stopped(Stopped),
+    Stopped(BillingStop),
     #[error("nothing of {0} waits for a confirmation of its measured usage")]
     NothingUnmeasured(CustomerId),
     #[error("{0} is not charged now: a new price waits until it is again")]
@@ -165,13 +165,13 @@ pub enum BillingError {
     Refused {
         subscription: SubscriptionId,
         what: &'static str,
-        state: State,
+        state: SubscriptionState,
     },
     #[error("{subscription} is {} and {happening:?} does not happen to it then", state.words())]
     NoTransition {
         subscription: SubscriptionId,
-        state: State,
-        happening: Happening,
+        state: SubscriptionState,
+        happening: Transition,
     },
     #[error("{0} was changed by somebody else meanwhile: look again")]
     ChangedMeanwhile(SubscriptionId),

@@ -187,14 +187,14 @@ pub enum UsageCharge {
         nominal_days: i64,
         /// How long the terms held, where they began or ended within a day: then this share of the month is charged.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        held: Option<Held>,
+        held: Option<PartialMonth>,
     },
 }
 
 /// A part of a month that is not whole days.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = PartialMonth)]
-pub struct Held {
+pub struct PartialMonth {
     pub ms: i64,
     /// Of the whole month.
     pub nominal_ms: i64,

@@ -65,14 +65,14 @@ schemas::error_codes! {
 
 /// Billing is stopped, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Stopped {
+pub struct BillingStop {
     /// The last time that was believed.
     pub good_ms: i64,
     /// What the clock showed when billing stopped.
     pub stopped_at_ms: i64,
 }
 
-impl std::fmt::Display for Stopped {
+impl std::fmt::Display for BillingStop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -87,13 +87,13 @@ impl std::fmt::Display for Stopped {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn stopped(db: impl AnyExecutor<'_>) -> Result<Option<Stopped>, sqlx::Error> {
+pub async fn stopped(db: impl AnyExecutor<'_>) -> Result<Option<BillingStop>, sqlx::Error> {
     let row =
         sqlx::query("SELECT good_ms, stopped_at_ms FROM billing_clock WHERE id = 1 AND stopped_at_ms IS NOT NULL")
             .fetch_optional(db)
             .await?;
     let read = |row: sqlx::any::AnyRow| {
-        Ok(Stopped {
+        Ok(BillingStop {
             good_ms: row.try_get(0)?,
             stopped_at_ms: row.try_get(1)?,
         })
@@ -117,7 +117,7 @@ pub async fn check(db: impl AnyExecutor<'_>) -> Result<(), BillingError> {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn look(database: &Database, limits: ClockLimits, now_ms: i64) -> Result<Option<Stopped>, GuardError> {
+pub async fn look(database: &Database, limits: ClockLimits, now_ms: i64) -> Result<Option<BillingStop>, GuardError> {
     if clock::stored(database.pool()).await?.is_some() {
         return Ok(None);
     }
@@ -141,7 +141,7 @@ pub async fn look(database: &Database, limits: ClockLimits, now_ms: i64) -> Resu
             go_on(database, good_ms, now_ms).await?;
             Ok(None)
         }
-        (false, Some(stopped_at_ms)) => Ok(Some(Stopped { good_ms, stopped_at_ms })),
+        (false, Some(stopped_at_ms)) => Ok(Some(BillingStop { good_ms, stopped_at_ms })),
         (false, None) => Ok(Some(stop(database, good_ms, now_ms).await?)),
     }
 }
@@ -157,8 +157,8 @@ async fn keep(database: &Database, now_ms: i64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-async fn stop(database: &Database, good_ms: i64, now_ms: i64) -> Result<Stopped, GuardError> {
-    let stopped = Stopped {
+async fn stop(database: &Database, good_ms: i64, now_ms: i64) -> Result<BillingStop, GuardError> {
+    let stopped = BillingStop {
         good_ms,
         stopped_at_ms: now_ms,
     };

@@ -14,8 +14,8 @@ use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::event;
-use crate::subscription::State;
-use crate::subscription::change::{self, End};
+use crate::subscription::SubscriptionState;
+use crate::subscription::change::{self, CancellationTime};
 use crate::subscription::schedule::{self, ScheduledChange};
 use crate::{BillingError, guard};
 use schemas::usage::UsageQuery;
@@ -54,7 +54,7 @@ pub async fn advance(database: &Database, now_ms: i64) -> Result<Advanced, Billi
                 done.trials_ended += 1;
             }
             // Another worker was first.
-            Err(BillingError::NoTransition { state, .. }) if state != State::Trial => {}
+            Err(BillingError::NoTransition { state, .. }) if state != SubscriptionState::Trial => {}
             Err(error) => done.failed.push((id, error)),
         }
     }
@@ -175,7 +175,7 @@ pub async fn end_idle_free_plans<U: schemas::usage::UsageSource>(
         let mut transaction = database.begin_write().await?;
         if is_over {
             let reason = "the free plan was not used for 90 days";
-            change::cancel(&mut transaction, id, End::Now, reason, "billing", now_ms).await?;
+            change::cancel(&mut transaction, id, CancellationTime::Now, reason, "billing", now_ms).await?;
             done.ended += 1;
         } else {
             let subscription = &contract.subscription;
@@ -310,6 +310,6 @@ mod tests {
             .map(|event| event.payload["ends_at_ms"].as_i64().unwrap())
             .collect();
         assert_eq!(warnings, [ms("2026-09-08T00:00:00Z"), ms("2026-05-31T00:00:00Z")]);
-        assert_eq!(subscription(pool, id).await.unwrap().state, State::Ended);
+        assert_eq!(subscription(pool, id).await.unwrap().state, SubscriptionState::Ended);
     }
 }

@@ -23,7 +23,7 @@ use sqlx::AnyConnection;
 
 use crate::invoice::{self, Charge, Draft, Horizon, next_base_ms, next_charge_ms};
 use crate::rating::DraftLine;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use crate::subscription::{Contract, NewSubscription, begin_trial, contract, subscribe};
 use crate::{BillingError, guard, settlement};
 
@@ -56,7 +56,7 @@ pub enum Request<'a> {
     /// The end of a subscription.
     Cancel {
         subscription: SubscriptionId,
-        end: End,
+        end: CancellationTime,
         reason: &'a str,
     },
 }
@@ -291,9 +291,9 @@ async fn entry_of(connection: &mut AnyConnection, request: Request<'_>) -> Resul
         }
         Request::Cancel { end, reason, .. } => {
             let end = match end {
-                End::Now => "now".to_owned(),
-                End::CycleEnd => "cycle end".to_owned(),
-                End::On(date) => date.to_string(),
+                CancellationTime::Now => "now".to_owned(),
+                CancellationTime::CycleEnd => "cycle end".to_owned(),
+                CancellationTime::On(date) => date.to_string(),
             };
             ("subscription.cancel", json!({"after": {"end": end, "reason": reason}}))
         }

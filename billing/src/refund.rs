@@ -43,7 +43,9 @@ use sqlx::{AnyConnection, Row as _};
 use crate::BillingError;
 use crate::action::{self, Action, ActionError, NewRequest};
 use crate::invoice::{self, Correctable, Credited};
-use crate::payment::{self, GatewayName, Gateways, NewRefund, Payment, PaymentError, Refund, RefundState, State};
+use crate::payment::{
+    self, GatewayName, Gateways, NewRefund, Payment, PaymentError, PaymentState, Refund, RefundState,
+};
 use crate::settlement::{self, NoteSplit, SettlementError, floor_at_zero, minus, smaller};
 
 /// Each try makes the credit note larger by what is missing; granted credit and rounding are all that can be missing.
@@ -199,7 +201,7 @@ impl Preview {
 
 /// How much of a payment went back, and how much still can.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Standing {
+pub struct RefundBalance {
     pub payment: PaymentId,
     pub paid: Money,
     /// By refunds that went out.
@@ -214,7 +216,7 @@ pub struct Standing {
     pub left: Money,
 }
 
-impl Standing {
+impl RefundBalance {
     /// Whether anything of it went back or is about to.
     pub fn is_touched(&self) -> bool {
         self.refunded.minor != 0 || self.under_way.minor != 0 || self.taken.minor != 0
@@ -234,7 +236,7 @@ struct Facts {
 impl Facts {
     async fn read(connection: &mut AnyConnection, id: PaymentId) -> Result<Facts, RefundError> {
         let payment = payment::payment(&mut *connection, id).await?;
-        if payment.state != State::Succeeded {
+        if payment.state != PaymentState::Succeeded {
             return Err(PaymentError::NotPaid(id).into());
         }
         let refundable = settlement::refundable(&mut *connection, id).await?;
@@ -359,12 +361,12 @@ pub async fn preview(
     request: &RefundRequest<'_>,
     now_ms: i64,
 ) -> Result<Preview, RefundError> {
-    preview_beside(connection, request, Beside::Pending, now_ms).await
+    preview_beside(connection, request, OtherRefunds::Pending, now_ms).await
 }
 
 /// What else is to be refunded of a payment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Beside {
+enum OtherRefunds {
     /// What is requested and pending is not there.
     Pending,
     /// A second admin has decided for this one.
@@ -374,7 +376,7 @@ enum Beside {
 async fn preview_beside(
     connection: &mut AnyConnection,
     request: &RefundRequest<'_>,
-    beside: Beside,
+    beside: OtherRefunds,
     now_ms: i64,
 ) -> Result<Preview, RefundError> {
     let facts = Facts::read(&mut *connection, request.payment).await?;
@@ -383,8 +385,8 @@ async fn preview_beside(
     let counted = counted::before(&mut *connection, payment, now_ms).await?;
     let can_leave = facts.most(&mut *connection, reason).await?;
     let pending = match beside {
-        Beside::Pending => counted.pending,
-        Beside::Nothing => Money::zero(currency),
+        OtherRefunds::Pending => counted.pending,
+        OtherRefunds::Nothing => Money::zero(currency),
     };
     let most = floor_at_zero(minus(can_leave, pending)?);
     let why = match can_leave.minor > most.minor {
@@ -464,7 +466,7 @@ fn note_reason(reason: &str) -> &str {
 
 /// What was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Made {
+pub struct IssuedRefund {
     pub preview: Preview,
     pub refund: RefundId,
     pub note: Option<InvoiceId>,
@@ -472,7 +474,7 @@ pub struct Made {
 
 /// How it was confirmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Confirmed<'a> {
+pub struct RefundConfirmation<'a> {
     /// As [`Preview::shown`] said; `None` where nobody was shown anything, as on the command line.
     pub shown: Option<&'a str>,
     /// A second admin has approved it.
@@ -492,15 +494,15 @@ pub struct Confirmed<'a> {
 pub async fn make(
     connection: &mut AnyConnection,
     request: &RefundRequest<'_>,
-    confirmed: &Confirmed<'_>,
+    confirmed: &RefundConfirmation<'_>,
     now_ms: i64,
-) -> Result<Made, RefundError> {
+) -> Result<IssuedRefund, RefundError> {
     let payment = payment::payment(&mut *connection, request.payment).await?;
     // Whoever settles something of this customer waits.
     settlement::lock_customer(&mut *connection, payment.customer).await?;
     let beside = match confirmed.is_approved {
-        true => Beside::Nothing,
-        false => Beside::Pending,
+        true => OtherRefunds::Nothing,
+        false => OtherRefunds::Pending,
     };
     let preview = preview_beside(&mut *connection, request, beside, now_ms).await?;
     if confirmed.shown.is_some_and(|shown| shown != preview.shown()) {
@@ -527,11 +529,11 @@ pub async fn make(
     let refund = if payment.gateway == GatewayName::Manual {
         let reference = confirmed.reference.filter(|reference| !reference.trim().is_empty());
         let reference = reference.ok_or(PaymentError::SentAtTheBank { payment: payment.id })?;
-        payment::record_sent_back(connection, &new, reference, now_ms).await?
+        payment::record_returned_transfer(connection, &new, reference, now_ms).await?
     } else {
         payment::intend_by(connection, payment.gateway, &new, now_ms).await?
     };
-    Ok(Made { preview, refund, note })
+    Ok(IssuedRefund { preview, refund, note })
 }
 
 /// What an approved refund would do now: for who decides.
@@ -543,7 +545,7 @@ pub async fn preview_to_decide(
     request: &RefundRequest<'_>,
     now_ms: i64,
 ) -> Result<Preview, RefundError> {
-    preview_beside(connection, request, Beside::Nothing, now_ms).await
+    preview_beside(connection, request, OtherRefunds::Nothing, now_ms).await
 }
 
 /// Asks a second admin for a refund that is above the threshold; nothing of it is done before.
@@ -642,10 +644,10 @@ pub async fn ask(
 ///
 /// # Errors
 /// When there is no such payment.
-pub async fn standing(connection: &mut AnyConnection, id: PaymentId) -> Result<Standing, RefundError> {
+pub async fn refund_balance(connection: &mut AnyConnection, id: PaymentId) -> Result<RefundBalance, RefundError> {
     let payment = payment::payment(&mut *connection, id).await?;
     let zero = Money::zero(payment.amount.currency);
-    let mut standing = Standing {
+    let mut standing = RefundBalance {
         payment: id,
         paid: payment.amount,
         refunded: zero,
@@ -661,7 +663,7 @@ pub async fn standing(connection: &mut AnyConnection, id: PaymentId) -> Result<S
             _ => {}
         }
     }
-    if payment.state != State::Succeeded {
+    if payment.state != PaymentState::Succeeded {
         return Ok(standing);
     }
     let held = settlement::held(&mut *connection, id).await?;
@@ -681,14 +683,17 @@ pub async fn standing(connection: &mut AnyConnection, id: PaymentId) -> Result<S
 ///
 /// # Errors
 /// As the database answers.
-pub async fn standings_of(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Vec<Standing>, RefundError> {
+pub async fn refund_balances(
+    connection: &mut AnyConnection,
+    invoice: InvoiceId,
+) -> Result<Vec<RefundBalance>, RefundError> {
     let rows = sqlx::query("SELECT id FROM payments WHERE invoice_id = $1 AND state = 'succeeded' ORDER BY id")
         .bind(invoice.0)
         .fetch_all(&mut *connection)
         .await?;
     let mut standings = Vec::with_capacity(rows.len());
     for row in &rows {
-        standings.push(standing(&mut *connection, PaymentId(row.try_get(0)?)).await?);
+        standings.push(refund_balance(&mut *connection, PaymentId(row.try_get(0)?)).await?);
     }
     Ok(standings)
 }

@@ -38,7 +38,8 @@ pub(crate) use note::credit_note_split;
 pub use note::{NoteSplit, apply_credit_note};
 pub use paid_in::paid_in;
 pub use returned::{
-    Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse, take_back,
+    Dispute, close_dispute, held, open_dispute, refund_posted, refund_returned, refundable, reverse,
+    settle_gateway_refund,
 };
 pub(crate) use returned::{credit_from_invoice, free, is_topped_up, refundable_after};
 
@@ -128,7 +129,7 @@ impl Source {
 
 /// Money that has come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Received<'a> {
+pub struct ReceivedMoney<'a> {
     pub payment: PaymentId,
     pub customer: CustomerId,
     pub gateway: &'a str,
@@ -247,11 +248,11 @@ async fn promised_to_refunds(
 /// When the invoice is a credit note, or of another customer.
 pub async fn pay_invoice(
     connection: &mut AnyConnection,
-    received: Received<'_>,
+    received: ReceivedMoney<'_>,
     invoice: InvoiceId,
     now_ms: i64,
 ) -> Result<Split, SettlementError> {
-    let Received {
+    let ReceivedMoney {
         payment,
         customer,
         amount,
@@ -330,10 +331,10 @@ pub async fn pay_invoice(
 /// When the amount is not more than zero.
 pub async fn top_up(
     connection: &mut AnyConnection,
-    received: Received<'_>,
+    received: ReceivedMoney<'_>,
     now_ms: i64,
 ) -> Result<Split, SettlementError> {
-    let Received {
+    let ReceivedMoney {
         payment,
         customer,
         amount,

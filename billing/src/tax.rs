@@ -24,7 +24,7 @@ pub use apply::{TaxAmount, TaxGroup, Taxed, apply, merged};
 pub use correct::ChargedTax;
 pub use rates::{MAX_TAX_NAME_CHARS, NewTaxRate, TaxError, TaxRate, add_rate, end_rate, rates};
 pub(crate) use rules::vat_territory;
-pub use rules::{MissingRate, TaxRule, Unsettled, VatStanding, rules};
+pub use rules::{HoldReason, MissingRate, TaxRule, VatNumberStatus, rules};
 
 /// What kind of tax holds, by the codes of UNTDID 5305 that EN 16931 takes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

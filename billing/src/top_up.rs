@@ -38,7 +38,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use tracing::{info, warn};
 
-use crate::charger::{self, Charge, Charger, Order, Purpose};
+use crate::charger::{self, ChargeOrder, ChargeResult, Charger, Purpose};
 use crate::payment::PaymentError;
 use crate::settlement::{self, SettlementError};
 
@@ -129,7 +129,7 @@ pub struct TopUp {
 
 /// What a look at a customer's credit came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Checked {
+pub enum TopUpCheck {
     /// There is no automatic top-up.
     NotSet,
     /// The balance is not below the threshold.
@@ -142,14 +142,14 @@ pub enum Checked {
     },
     Disabled,
     NoMethod,
-    Charged(Charge),
+    Charged(ChargeResult),
 }
 
 /// What a look at all customers came to.
 #[derive(Debug, Default)]
-pub struct CheckedAll {
+pub struct TopUpChecks {
     pub looked_at: u64,
-    pub charged: Vec<(CustomerId, Charge)>,
+    pub charged: Vec<(CustomerId, ChargeResult)>,
     pub failed: Vec<(CustomerId, TopUpError)>,
 }
 
@@ -238,8 +238,8 @@ pub async fn disable(connection: &mut AnyConnection, customer: CustomerId, now_m
 ///
 /// # Errors
 /// When the database cannot be read at all.
-pub async fn check_all<C: Charger>(database: &Database, charger: &C, now_ms: i64) -> Result<CheckedAll, TopUpError> {
-    let mut all = CheckedAll::default();
+pub async fn check_all<C: Charger>(database: &Database, charger: &C, now_ms: i64) -> Result<TopUpChecks, TopUpError> {
+    let mut all = TopUpChecks::default();
     let mut after = CustomerId(0);
     loop {
         let rows = sqlx::query("SELECT customer_id FROM top_ups WHERE customer_id > $1 ORDER BY customer_id LIMIT $2")
@@ -254,7 +254,7 @@ pub async fn check_all<C: Charger>(database: &Database, charger: &C, now_ms: i64
             after = CustomerId(row.try_get(0)?);
             all.looked_at += 1;
             match check(database, charger, after, now_ms).await {
-                Ok(Checked::Charged(charge)) => all.charged.push((after, charge)),
+                Ok(TopUpCheck::Charged(charge)) => all.charged.push((after, charge)),
                 Ok(_) => {}
                 Err(error) => all.failed.push((after, error)),
             }
@@ -271,14 +271,14 @@ pub async fn check<C: Charger>(
     charger: &C,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Checked, TopUpError> {
+) -> Result<TopUpCheck, TopUpError> {
     let mut transaction = database.begin_write().await?;
     settlement::lock_customer(&mut transaction, customer).await?;
     let looked = look(&mut transaction, customer, now_ms).await?;
     transaction.commit().await?;
     let order = match looked {
-        Looked::Charge(order) => order,
-        Looked::Done(checked) => return Ok(checked),
+        TopUpStep::Charge(order) => order,
+        TopUpStep::Done(checked) => return Ok(checked),
     };
     let charge = charger.charge(order, now_ms).await?;
     let mut transaction = database.begin_write().await?;
@@ -288,39 +288,39 @@ pub async fn check<C: Charger>(
     }
     transaction.commit().await?;
     info!(%customer, ?charge, "credit topped up");
-    Ok(Checked::Charged(charge))
+    Ok(TopUpCheck::Charged(charge))
 }
 
-enum Looked {
-    Charge(Order<'static>),
-    Done(Checked),
+enum TopUpStep {
+    Charge(ChargeOrder<'static>),
+    Done(TopUpCheck),
 }
 
 /// Counts what came out, and claims the next attempt where there is to be one.
-async fn look(connection: &mut AnyConnection, customer: CustomerId, now_ms: i64) -> Result<Looked, TopUpError> {
+async fn look(connection: &mut AnyConnection, customer: CustomerId, now_ms: i64) -> Result<TopUpStep, TopUpError> {
     let Some(top_up) = settings(&mut *connection, customer).await? else {
-        return Ok(Looked::Done(Checked::NotSet));
+        return Ok(TopUpStep::Done(TopUpCheck::NotSet));
     };
     let top_up = count(connection, top_up, now_ms).await?;
     let balance = settlement::credit_balance(&mut *connection, customer, top_up.threshold.currency).await?;
     if balance.minor >= top_up.threshold.minor {
         note_low(connection, &top_up, None, balance, now_ms).await?;
-        return Ok(Looked::Done(Checked::Enough));
+        return Ok(TopUpStep::Done(TopUpCheck::Enough));
     }
     if let Some(payment) = under_way(connection, customer).await? {
-        return Ok(Looked::Done(Checked::UnderWay(payment)));
+        return Ok(TopUpStep::Done(TopUpCheck::UnderWay(payment)));
     }
     if !top_up.is_enabled {
         note_low(connection, &top_up, Some("automatic top-up is off"), balance, now_ms).await?;
-        return Ok(Looked::Done(Checked::Disabled));
+        return Ok(TopUpStep::Done(TopUpCheck::Disabled));
     }
     if top_up.not_before_ms > now_ms {
         let until_ms = top_up.not_before_ms;
-        return Ok(Looked::Done(Checked::Waits { until_ms }));
+        return Ok(TopUpStep::Done(TopUpCheck::Waits { until_ms }));
     }
     let Some(method) = charger::default_method(&mut *connection, customer).await? else {
         note_low(connection, &top_up, Some("no payment method is saved"), balance, now_ms).await?;
-        return Ok(Looked::Done(Checked::NoMethod));
+        return Ok(TopUpStep::Done(TopUpCheck::NoMethod));
     };
     sqlx::query("UPDATE top_ups SET not_before_ms = $2, updated_at_ms = $3 WHERE customer_id = $1")
         .bind(customer.0)
@@ -328,7 +328,7 @@ async fn look(connection: &mut AnyConnection, customer: CustomerId, now_ms: i64)
         .bind(now_ms)
         .execute(connection)
         .await?;
-    Ok(Looked::Charge(Order {
+    Ok(TopUpStep::Charge(ChargeOrder {
         customer,
         method,
         purpose: Purpose::TopUp(top_up.amount),

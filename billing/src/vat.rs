@@ -31,7 +31,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use crate::BillingError;
 use crate::event;
 use crate::field::{checked_text, named};
-use crate::tax::VatStanding;
+use crate::tax::VatNumberStatus;
 
 /// Characters of what a person says about accepting a number at most.
 const MAX_REASON_CHARS: usize = 300;
@@ -50,7 +50,7 @@ const SETTING: &str = "vies";
 
 /// What a register is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Question {
+pub struct VatQuery {
     /// With its prefix: `FR40303265045`.
     pub number: String,
     /// The seller's own number, for which the register keeps that it was asked; may be empty.
@@ -59,7 +59,7 @@ pub struct Question {
 
 /// What a register answers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Answer {
+pub struct VatResponse {
     pub valid: bool,
     /// Under which the register keeps that it was asked.
     pub consultation: String,
@@ -88,13 +88,13 @@ schemas::error_codes! {
 pub trait VatRegister: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it does not answer whether the number is valid.
-    async fn ask(&self, question: &Question) -> Result<Answer, RegisterError>;
+    async fn ask(&self, question: &VatQuery) -> Result<VatResponse, RegisterError>;
 }
 
 /// What was found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Finding {
+pub enum VatCheckResult {
     Valid,
     Invalid,
     /// Nobody answered.
@@ -103,7 +103,7 @@ pub enum Finding {
     Accepted,
 }
 
-named!(Finding, "answer about a VAT number", Valid => "valid", Invalid => "invalid", Unavailable => "unavailable",
+named!(VatCheckResult, "answer about a VAT number", Valid => "valid", Invalid => "invalid", Unavailable => "unavailable",
     Accepted => "accepted");
 
 /// What was found out about a customer's number, and when.
@@ -112,7 +112,7 @@ pub struct VatCheck {
     pub id: i64,
     pub customer: CustomerId,
     pub vat_id: String,
-    pub answer: Finding,
+    pub answer: VatCheckResult,
     pub consultation: String,
     pub requester: String,
     pub name: String,
@@ -156,11 +156,11 @@ pub async fn is_on(db: impl AnyExecutor<'_>) -> Result<bool, BillingError> {
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub(crate) async fn standings(
+pub(crate) async fn vat_number_statuses(
     connection: &mut AnyConnection,
     first: CustomerId,
     last: CustomerId,
-) -> Result<HashMap<CustomerId, VatStanding>, BillingError> {
+) -> Result<HashMap<CustomerId, VatNumberStatus>, BillingError> {
     if !is_on(&mut *connection).await? {
         return Ok(HashMap::new());
     }
@@ -176,9 +176,9 @@ pub(crate) async fn standings(
     for row in &rows {
         let answer: Option<String> = row.try_get("answer")?;
         let standing = match answer.map(|answer| answer.parse()).transpose()? {
-            Some(Finding::Valid | Finding::Accepted) => VatStanding::Taken,
-            Some(Finding::Invalid) => VatStanding::Refused,
-            Some(Finding::Unavailable) | None => VatStanding::Unconfirmed,
+            Some(VatCheckResult::Valid | VatCheckResult::Accepted) => VatNumberStatus::Accepted,
+            Some(VatCheckResult::Invalid) => VatNumberStatus::Refused,
+            Some(VatCheckResult::Unavailable) | None => VatNumberStatus::Unconfirmed,
         };
         standings.insert(CustomerId(row.try_get("customer_id")?), standing);
     }
@@ -228,7 +228,7 @@ pub async fn ask_due(database: &Database, register: &dyn VatRegister, now_ms: i6
         let Some(check) = ask(database, register, customer, now_ms).await? else {
             continue;
         };
-        if check.answer != Finding::Unavailable {
+        if check.answer != VatCheckResult::Unavailable {
             (answered, unanswered) = (answered + 1, 0);
             continue;
         }
@@ -264,13 +264,13 @@ pub async fn ask(
         Some(_) => seller.vat_id,
         None => String::new(),
     };
-    let question = Question { number, requester };
+    let question = VatQuery { number, requester };
     let (answer, said, detail) = match register.ask(&question).await {
-        Ok(said) if said.valid => (Finding::Valid, said, String::new()),
-        Ok(said) => (Finding::Invalid, said, String::new()),
+        Ok(said) if said.valid => (VatCheckResult::Valid, said, String::new()),
+        Ok(said) => (VatCheckResult::Invalid, said, String::new()),
         Err(error) => {
             tracing::warn!(%customer, number = question.number, error = %full(&error), "VAT number not confirmed");
-            (Finding::Unavailable, Answer::default(), full(&error))
+            (VatCheckResult::Unavailable, VatResponse::default(), full(&error))
         }
     };
     let cut = |text: &str| text.trim().chars().take(MAX_ANSWER_CHARS).collect::<String>();
@@ -289,7 +289,7 @@ pub async fn ask(
     };
     let mut transaction = database.begin_write().await?;
     let check = keep(&mut transaction, check).await?;
-    if check.answer == Finding::Invalid {
+    if check.answer == VatCheckResult::Invalid {
         let new = NewEvent {
             event_type: EventType::VatNumberInvalid,
             customer: Some(customer),
@@ -336,7 +336,7 @@ pub async fn accept(
         id: 0,
         customer,
         vat_id: number,
-        answer: Finding::Accepted,
+        answer: VatCheckResult::Accepted,
         consultation: String::new(),
         requester: String::new(),
         name: String::new(),

@@ -6,7 +6,7 @@ use schemas::metering::ExporterConfig;
 
 /// The settings of `[[exporter]]` that change how its records are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Reading {
+pub struct DecodeSettings {
     /// After so long an exporter reports a flow that goes on: no record holds older bytes.
     pub active_timeout_ms: Option<i64>,
     /// Next hop and output interface zero mean a discarded packet.
@@ -17,9 +17,9 @@ pub struct Reading {
     pub layer2_octets: u16,
 }
 
-impl From<&ExporterConfig> for Reading {
-    fn from(exporter: &ExporterConfig) -> Reading {
-        Reading {
+impl From<&ExporterConfig> for DecodeSettings {
+    fn from(exporter: &ExporterConfig) -> DecodeSettings {
+        DecodeSettings {
             active_timeout_ms: exporter
                 .active_timeout_s
                 .filter(|seconds| *seconds > 0)

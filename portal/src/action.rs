@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use activity::act::{Act, By, Note, Steps};
-use activity::audit::{Actor, Entered};
+use activity::audit::{Actor, AuditReceipt};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use billing::action::NewRequest;
@@ -53,7 +53,7 @@ impl Fields {
     }
 
     /// An amount in major units, with no more digits than the currency has.
-    pub(crate) fn money(&self, name: &str, currency: Currency) -> Result<Money, Refused> {
+    pub(crate) fn money(&self, name: &str, currency: Currency) -> Result<Money, ActionFailure> {
         let text = self.text(name);
         let digits = currency.minor_digits();
         let refuse = || said(format!("An amount is like {}, not {text:?}.", example(currency)));
@@ -66,32 +66,32 @@ impl Fields {
         Money::exact_from_major(value, currency).map_err(|_| refuse())
     }
 
-    pub(crate) fn decimal(&self, name: &str, what: &str) -> Result<Decimal, Refused> {
+    pub(crate) fn decimal(&self, name: &str, what: &str) -> Result<Decimal, ActionFailure> {
         let text = self.text(name);
         plain_decimal(text)
             .ok_or_else(|| said(format!("{what} is a decimal number such as 19 or 8.875, not {text:?}.")))
     }
 
-    pub(crate) fn integer(&self, name: &str, what: &str) -> Result<i64, Refused> {
+    pub(crate) fn integer(&self, name: &str, what: &str) -> Result<i64, ActionFailure> {
         let text = self.text(name);
         text.parse()
             .map_err(|_| said(format!("{what} is a whole number, not {text:?}.")))
     }
 
     /// A whole number, or nothing.
-    pub(crate) fn optional_integer(&self, name: &str, what: &str) -> Result<Option<i64>, Refused> {
+    pub(crate) fn optional_integer(&self, name: &str, what: &str) -> Result<Option<i64>, ActionFailure> {
         match self.text(name) {
             "" => Ok(None),
             _ => self.integer(name, what).map(Some),
         }
     }
 
-    pub(crate) fn id<T: std::str::FromStr<Err = schemas::ids::IdError>>(&self, name: &str) -> Result<T, Refused> {
-        self.text(name).parse().map_err(Refused::from)
+    pub(crate) fn id<T: std::str::FromStr<Err = schemas::ids::IdError>>(&self, name: &str) -> Result<T, ActionFailure> {
+        self.text(name).parse().map_err(ActionFailure::from)
     }
 
     /// Midnight of a day in a zone; nothing where none was chosen.
-    pub(crate) fn day_ms(&self, name: &str, zone: &TimeZone) -> Result<Option<i64>, Refused> {
+    pub(crate) fn day_ms(&self, name: &str, zone: &TimeZone) -> Result<Option<i64>, ActionFailure> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(None);
@@ -99,12 +99,12 @@ impl Fields {
         let date: Date = text
             .parse()
             .map_err(|_| said(format!("A day is like 2026-11-30, not {text:?}.")))?;
-        let start = date.to_zoned(zone.clone()).map_err(Refused::from)?;
+        let start = date.to_zoned(zone.clone()).map_err(ActionFailure::from)?;
         Ok(Some(start.timestamp().as_millisecond()))
     }
 
     /// A day of the calendar; nothing where none was chosen.
-    pub(crate) fn optional_date(&self, name: &str) -> Result<Option<Date>, Refused> {
+    pub(crate) fn optional_date(&self, name: &str) -> Result<Option<Date>, ActionFailure> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(None);
@@ -115,7 +115,7 @@ impl Fields {
     }
 
     /// An instant in UTC, as a field of type `datetime-local` sends it.
-    pub(crate) fn utc_ms(&self, name: &str) -> Result<i64, Refused> {
+    pub(crate) fn utc_ms(&self, name: &str) -> Result<i64, ActionFailure> {
         let text = self.text(name);
         let at: DateTime = text
             .parse()
@@ -136,36 +136,36 @@ fn example(currency: Currency) -> String {
 
 /// Why an action was not done.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum ActionFailure {
     /// By a rule, told to who asked.
-    Said(String),
+    ByRule(String),
     /// Something is broken.
     Failed(Failure),
 }
 
 /// A refusal in words.
-pub(crate) fn said(text: impl Into<String>) -> Refused {
-    Refused::Said(text.into())
+pub(crate) fn said(text: impl Into<String>) -> ActionFailure {
+    ActionFailure::ByRule(text.into())
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for ActionFailure {
     /// What broke is a failure; everything else is a rule, and its own words say which. What has no class is a failure: nobody is
     /// told to type something else because a disk is full.
-    fn from(error: E) -> Refused {
+    fn from(error: E) -> ActionFailure {
         let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
         let error = match error.downcast::<Failure>() {
             Ok(failure) => {
                 return match *failure {
-                    Failure::Refused { words, .. } => Refused::Said(words),
-                    failure => Refused::Failed(failure),
+                    Failure::Refused { words, .. } => ActionFailure::ByRule(words),
+                    failure => ActionFailure::Failed(failure),
                 };
             }
             Err(error) => error,
         };
         match error_table::classify(error.as_ref()).class {
-            ErrorClass::Fault => Refused::Failed(Failure::internal("do what a form asked for")(error)),
+            ErrorClass::Fault => ActionFailure::Failed(Failure::internal("do what a form asked for")(error)),
             ErrorClass::NotFound | ErrorClass::Refused | ErrorClass::Conflict | ErrorClass::Limit => {
-                Refused::Said(outcome::words(error.as_ref()))
+                ActionFailure::ByRule(outcome::words(error.as_ref()))
             }
         }
     }
@@ -183,15 +183,15 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Of a form that was refused; a failure is passed on.
-    pub(crate) fn refused(form: impl Into<String>, refused: Refused, fields: Fields) -> Result<Draft, PageError> {
+    pub(crate) fn refused(form: impl Into<String>, refused: ActionFailure, fields: Fields) -> Result<Draft, PageError> {
         match refused {
-            Refused::Said(problem) => Ok(Draft {
+            ActionFailure::ByRule(problem) => Ok(Draft {
                 form: form.into(),
                 problem,
                 fields,
                 has_focus: Arc::default(),
             }),
-            Refused::Failed(failure) => Err(failure.into()),
+            ActionFailure::Failed(failure) => Err(failure.into()),
         }
     }
 
@@ -251,7 +251,7 @@ impl Action {
         who: &SignedIn,
         ip: IpAddr,
         fields: &Fields,
-    ) -> Result<Option<Action>, Refused> {
+    ) -> Result<Option<Action>, ActionFailure> {
         let token = fields.text("form_token");
         if !once::is_token(token) {
             return Err(said(
@@ -282,33 +282,33 @@ impl Action {
     }
 
     /// Records what was done, with the values before and after, and commits both.
-    pub(crate) async fn commit(self, note: Note) -> Result<(), Refused> {
+    pub(crate) async fn commit(self, note: Note) -> Result<(), ActionFailure> {
         self.act.commit(note).await?;
         Ok(())
     }
 
     /// Commits what has recorded itself.
-    pub(crate) async fn commit_entered(self, entered: Entered) -> Result<(), Refused> {
+    pub(crate) async fn commit_entered(self, entered: AuditReceipt) -> Result<(), ActionFailure> {
         self.act.commit_entered(entered).await?;
         Ok(())
     }
 
     /// Asks the rules of risk whether something may be done; where it waits, what is committed is the request
     /// ([`Action::commit_entered`]).
-    pub(crate) async fn gate(&mut self, wanted: &NewRequest) -> Result<Gate, Refused> {
+    pub(crate) async fn gate(&mut self, wanted: &NewRequest) -> Result<Gate, ActionFailure> {
         let now_ms = self.now_ms;
         let (connection, by) = self.act.asking();
         Ok(billing::action::gate(connection, wanted, by, now_ms).await?)
     }
 
     /// Commits a decision on an approval, and what was done by it.
-    pub(crate) async fn commit_decision(self, id: ApprovalId, note: Note) -> Result<(), Refused> {
+    pub(crate) async fn commit_decision(self, id: ApprovalId, note: Note) -> Result<(), ActionFailure> {
         activity::approval::commit_decision(self.act, id, note).await?;
         Ok(())
     }
 
     /// Records what begins and takes more transactions.
-    pub(crate) async fn begin_steps(self, state: &AppState, begins: Note) -> Result<Steps, Refused> {
+    pub(crate) async fn begin_steps(self, state: &AppState, begins: Note) -> Result<Steps, ActionFailure> {
         Ok(self.act.begin_steps(state.db(), begins).await?)
     }
 }
@@ -363,36 +363,36 @@ mod tests {
         let usd = Currency::USD;
         assert_eq!(typed.money("a", usd).unwrap(), Money::new(1230, usd));
         for bad in ["b", "c", "d", "e", "f", "g"] {
-            assert!(matches!(typed.money(bad, usd), Err(Refused::Said(_))), "{bad}");
+            assert!(matches!(typed.money(bad, usd), Err(ActionFailure::ByRule(_))), "{bad}");
         }
         let yen = "JPY".parse().unwrap();
-        assert!(matches!(typed.money("a", yen), Err(Refused::Said(_))));
+        assert!(matches!(typed.money("a", yen), Err(ActionFailure::ByRule(_))));
     }
 
     #[test]
     fn rules_are_told_in_a_sentence_and_failures_are_not() {
         let rule = billing::BillingError::NoPlan(schemas::ids::PlanId(7));
-        assert!(matches!(Refused::from(rule), Refused::Said(text) if text == "No plan pln_7."));
+        assert!(matches!(ActionFailure::from(rule), ActionFailure::ByRule(text) if text == "No plan pln_7."));
         let broken = billing::BillingError::Database(sqlx::Error::PoolClosed);
-        assert!(matches!(Refused::from(broken), Refused::Failed(_)));
+        assert!(matches!(ActionFailure::from(broken), ActionFailure::Failed(_)));
         // Once these were told as if a person had typed them: stored data that is damaged, a file, an answer that is no JSON.
         let damaged = billing::BillingError::Corrupt {
             what: "terms",
             text: "?".to_owned(),
         };
-        assert!(matches!(Refused::from(damaged), Refused::Failed(_)));
+        assert!(matches!(ActionFailure::from(damaged), ActionFailure::Failed(_)));
         assert!(matches!(
-            Refused::from(std::io::Error::other("disk full")),
-            Refused::Failed(_)
+            ActionFailure::from(std::io::Error::other("disk full")),
+            ActionFailure::Failed(_)
         ));
         let no_json = serde_json::from_str::<i64>("?").unwrap_err();
-        assert!(matches!(Refused::from(no_json), Refused::Failed(_)));
+        assert!(matches!(ActionFailure::from(no_json), ActionFailure::Failed(_)));
         // What somebody typed stays theirs.
         let typed = "abc".parse::<schemas::ids::PlanId>().unwrap_err();
-        assert!(matches!(Refused::from(typed), Refused::Said(_)));
+        assert!(matches!(ActionFailure::from(typed), ActionFailure::ByRule(_)));
         assert!(matches!(
-            Refused::from(Failure::NotFound),
-            Refused::Failed(Failure::NotFound)
+            ActionFailure::from(Failure::NotFound),
+            ActionFailure::Failed(Failure::NotFound)
         ));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use activity::audit::chain;
-use activity::audit::{self, AuditFilter, Recorded};
+use activity::audit::{self, AuditFilter, AuditRecord};
 use sqlx::Row as _;
 
 use crate::auth::Role;
@@ -212,7 +212,7 @@ const RUNS_A_JOB: [&str; 2] = [
 ];
 
 /// The entries after one, oldest first.
-async fn after(world: &World, known: i64) -> Vec<Recorded> {
+async fn after(world: &World, known: i64) -> Vec<AuditRecord> {
     let pool = world.portal.state.db().pool();
     let mut entries = audit::list(pool, AuditFilter::default(), audit::MAX_PAGE)
         .await

@@ -64,7 +64,7 @@ impl From<Busy> for Failure {
 
 /// What one key has.
 #[derive(Debug)]
-struct Each {
+struct KeyState {
     places: Arc<Semaphore>,
     /// Requests that have a place or wait for one.
     requests: usize,
@@ -76,7 +76,7 @@ pub(crate) struct Gate<K: Eq + Hash + Clone> {
     limits: Limits,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
-    each: Mutex<HashMap<K, Each>>,
+    each: Mutex<HashMap<K, KeyState>>,
     refused: AtomicU64,
 }
 
@@ -91,7 +91,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         }
     }
 
-    fn each(&self) -> std::sync::MutexGuard<'_, HashMap<K, Each>> {
+    fn each(&self) -> std::sync::MutexGuard<'_, HashMap<K, KeyState>> {
         self.each.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -136,9 +136,9 @@ impl<K: Eq + Hash + Clone> Gate<K> {
     }
 
     /// A turn among the requests of a key, and where its places are.
-    fn queue(self: &Arc<Self>, key: K) -> Result<(Arc<Semaphore>, Turn<K>), Busy> {
+    fn queue(self: &Arc<Self>, key: K) -> Result<(Arc<Semaphore>, CountedRequest<K>), Busy> {
         let mut each = self.each();
-        let own = each.entry(key.clone()).or_insert_with(|| Each {
+        let own = each.entry(key.clone()).or_insert_with(|| KeyState {
             places: Arc::new(Semaphore::new(self.limits.at_once_each)),
             requests: 0,
         });
@@ -146,7 +146,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
             return Err(Busy);
         }
         own.requests += 1;
-        let turn = Turn {
+        let turn = CountedRequest {
             gate: Arc::clone(self),
             key,
         };
@@ -173,12 +173,12 @@ impl Drop for Waiting<'_> {
 
 /// A request counted among those of its key, until dropped.
 #[derive(Debug)]
-struct Turn<K: Eq + Hash + Clone> {
+struct CountedRequest<K: Eq + Hash + Clone> {
     gate: Arc<Gate<K>>,
     key: K,
 }
 
-impl<K: Eq + Hash + Clone> Drop for Turn<K> {
+impl<K: Eq + Hash + Clone> Drop for CountedRequest<K> {
     fn drop(&mut self) {
         let mut each = self.gate.each();
         if let Some(own) = each.get_mut(&self.key) {
@@ -195,7 +195,7 @@ impl<K: Eq + Hash + Clone> Drop for Turn<K> {
 pub(crate) struct Place<K: Eq + Hash + Clone> {
     _own: OwnedSemaphorePermit,
     _common: OwnedSemaphorePermit,
-    _turn: Turn<K>,
+    _turn: CountedRequest<K>,
 }
 
 /// What a request costs to answer.

@@ -23,7 +23,7 @@ use schemas::period::{AnchorDay, Period};
 use schemas::usage::{project, windows_of_period};
 use sqlx::AnyConnection;
 
-use crate::auth::{Asker, Finance, Ops};
+use crate::auth::{Finance, Ops, PrincipalExtractor};
 use crate::error::Failure;
 use crate::format::VolumeUnits;
 use crate::state::AppState;
@@ -94,7 +94,7 @@ pub(crate) async fn service_of(
 /// One service, whoever's it is.
 pub(crate) async fn service_for_staff(
     state: &AppState,
-    _: &Ops<impl Asker>,
+    _: &Ops<impl PrincipalExtractor>,
     service: &str,
 ) -> Result<(Customer, OwnService), Failure> {
     let (customer, own) = service_where(state, service, |_| true).await?;
@@ -415,7 +415,7 @@ pub(crate) async fn explanation(
 
 /// Why a line says what it says.
 #[derive(Debug)]
-pub(crate) enum Explained {
+pub(crate) enum LineExplanation {
     /// A line from usage, with what was measured.
     Usage(Box<Explanation>),
     /// Any other line: all there is to say is kept with it.
@@ -423,14 +423,18 @@ pub(crate) enum Explained {
 }
 
 /// Any line of an invoice that was found, explained; whatever else the address names is not found (S1).
-pub(crate) async fn explained(state: &AppState, found: &InvoiceWithLines, line: &str) -> Result<Explained, Failure> {
+pub(crate) async fn explained(
+    state: &AppState,
+    found: &InvoiceWithLines,
+    line: &str,
+) -> Result<LineExplanation, Failure> {
     let id: InvoiceLineId = line.parse().map_err(|_| Failure::NotFound)?;
     let own = found.lines.iter().find(|own| own.id == id).ok_or(Failure::NotFound)?;
     match &own.evidence {
         Evidence::Usage { .. } | Evidence::Adjustment { .. } => {
-            Ok(Explained::Usage(Box::new(explanation(state, found, line).await?)))
+            Ok(LineExplanation::Usage(Box::new(explanation(state, found, line).await?)))
         }
-        _ => Ok(Explained::Line(Box::new(own.clone()))),
+        _ => Ok(LineExplanation::Line(Box::new(own.clone()))),
     }
 }
 

@@ -6,12 +6,12 @@
 //! * [`view`]: what is known of one exporter, judged.
 //! * [`snippet`]: the configuration that is missing.
 //! * [`interfaces`]: what they say of their interfaces, and how asking them goes.
-//! * [`truth`]: what the counters of its interfaces say of it.
+//! * [`counter_reconciliation`]: what the counters of its interfaces say of it.
 
+pub(crate) mod counter_reconciliation;
 pub(crate) mod interfaces;
 mod records;
 pub(crate) mod snippet;
-pub(crate) mod truth;
 pub(crate) mod view;
 
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ pub(crate) struct Exporters {
     pub(crate) collector_silent: bool,
     pub(crate) segments_waiting: u64,
     pub(crate) sockets: Vec<SocketView>,
-    pub(crate) presence: Presence,
+    pub(crate) presence: ExporterPresence,
     /// Those that need somebody first, then by name.
     pub(crate) exporters: Vec<ExporterView>,
     pub(crate) missing_configuration: Option<Snippet>,
@@ -51,7 +51,7 @@ pub(crate) struct Exporters {
 /// How many exporters are heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
 #[schema(as = ExporterPresence)]
-pub(crate) struct Presence {
+pub(crate) struct ExporterPresence {
     pub(crate) heard: usize,
     pub(crate) late: usize,
     /// Configured ones that were never heard included.
@@ -63,11 +63,11 @@ pub(crate) async fn exporters(state: &AppState) -> Result<Exporters, Failure> {
     let now_ms = state.now_ms();
     let status = status(state).await?;
     let recent = flows_without_rate(state, now_ms - RECENT_MS).await?;
-    let asked = asked_by_snmp(state).await?;
-    let checked = state.flow_store().truth_now(now_ms).await?;
+    let asked = snmp_statuses(state).await?;
+    let checked = state.flow_store().latest_counter_reconciliation(now_ms).await?;
     let metering = state.metering();
     let mut exporters = judge(status, &metering, &recent, now_ms);
-    truth::attach(&mut exporters.exporters, &checked, &metering);
+    counter_reconciliation::attach(&mut exporters.exporters, &checked, &metering);
     interfaces::attach(&mut exporters.exporters, &asked, &metering);
     sort(&mut exporters.exporters);
     Ok(exporters)
@@ -82,14 +82,14 @@ fn sort(exporters: &mut [ExporterView]) {
 }
 
 /// How many exporters are heard, without the rest.
-pub(crate) async fn presence(state: &AppState, now_ms: i64) -> Result<Presence, Failure> {
+pub(crate) async fn presence(state: &AppState, now_ms: i64) -> Result<ExporterPresence, Failure> {
     let status = status(state).await?;
     Ok(judge(status, &state.metering(), &HashMap::new(), now_ms).presence)
 }
 
 /// An exporter as a search finds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Known {
+pub(crate) struct ExporterHit {
     /// Absent for a configured network.
     pub(crate) address: Option<Address>,
     pub(crate) network: String,
@@ -99,7 +99,7 @@ pub(crate) struct Known {
     net: Option<ExporterNet>,
 }
 
-impl Known {
+impl ExporterHit {
     /// Whether its configured network holds all of this one.
     pub(crate) fn covers(&self, net: ipnet::IpNet) -> bool {
         let asked = net.to_string().parse::<ExporterNet>();
@@ -114,14 +114,14 @@ impl Known {
 }
 
 /// Every exporter that was heard or is configured, by name.
-pub(crate) async fn known(state: &AppState) -> Result<Vec<Known>, Failure> {
+pub(crate) async fn known(state: &AppState) -> Result<Vec<ExporterHit>, Failure> {
     let status = status(state).await?;
     let metering = state.metering();
     let judged = judge(status, &metering, &HashMap::new(), state.now_ms());
-    let mut known: Vec<Known> = judged
+    let mut known: Vec<ExporterHit> = judged
         .exporters
         .into_iter()
-        .map(|exporter| Known {
+        .map(|exporter| ExporterHit {
             address: Some(exporter.address),
             network: exporter.address.to_string(),
             name: exporter.name,
@@ -138,7 +138,7 @@ pub(crate) async fn known(state: &AppState) -> Result<Vec<Known>, Failure> {
         .exporters
         .iter()
         .filter(|config| config.address.host().is_none());
-    known.extend(networks.map(|config| Known {
+    known.extend(networks.map(|config| ExporterHit {
         address: None,
         network: config.address.to_string(),
         name: config.name.clone().unwrap_or_else(|| config.address.to_string()),
@@ -152,14 +152,14 @@ pub(crate) async fn known(state: &AppState) -> Result<Vec<Known>, Failure> {
 
 /// Whether somebody was heard, and where flows are to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Listening {
+pub(crate) struct ReceptionStatus {
     pub(crate) heard: bool,
     pub(crate) netflow_port: Option<u16>,
     pub(crate) sflow_port: Option<u16>,
 }
 
 /// What the collector's status says of it.
-pub(crate) async fn listening(state: &AppState) -> Result<Listening, Failure> {
+pub(crate) async fn listening(state: &AppState) -> Result<ReceptionStatus, Failure> {
     let status = status(state).await?.unwrap_or_default();
     let sockets: Vec<SocketView> = status.sockets.iter().map(view::socket).collect();
     let port = |kind: &str| {
@@ -168,7 +168,7 @@ pub(crate) async fn listening(state: &AppState) -> Result<Listening, Failure> {
             .find(|socket| socket.kind == kind)
             .map(|socket| socket.port)
     };
-    Ok(Listening {
+    Ok(ReceptionStatus {
         heard: !status.exporters.is_empty(),
         netflow_port: port("netflow"),
         // Any socket takes any protocol.
@@ -205,10 +205,10 @@ fn judge(
     exporters.extend(never_heard.map(|(address, config)| view::never_heard(address, config)));
     sort(&mut exporters);
 
-    let seen: Vec<snippet::Seen> = exporters
+    let seen: Vec<snippet::ObservedExporter> = exporters
         .iter()
         .filter(|exporter| exporter.last_heard_ms.is_some())
-        .map(|exporter| snippet::Seen {
+        .map(|exporter| snippet::ObservedExporter {
             address: exporter.address,
             config: configs.get(exporter.address, 0).map(|config| (*config).clone()),
             rate_unknown: exporter.sampling.unknown,
@@ -222,7 +222,7 @@ fn judge(
         collector_silent: status_at_ms.is_some_and(|at_ms| now_ms - at_ms > STATUS_MAX_AGE_MS),
         segments_waiting: status.segments_waiting,
         sockets: status.sockets.iter().map(view::socket).collect(),
-        presence: Presence {
+        presence: ExporterPresence {
             heard: count(Hearing::Heard),
             late: count(Hearing::Late),
             silent: count(Hearing::Silent),
@@ -242,7 +242,7 @@ async fn status(state: &AppState) -> Result<Option<CollectorStatus>, Failure> {
 }
 
 /// How asking exporters by SNMP goes, as the collector writes it.
-async fn asked_by_snmp(state: &AppState) -> Result<Vec<SnmpStatus>, Failure> {
+async fn snmp_statuses(state: &AppState) -> Result<Vec<SnmpStatus>, Failure> {
     let data_dir = state.data_dir().to_owned();
     let read = tokio::task::spawn_blocking(move || collector::snmp::read(&data_dir)).await;
     let failed = Failure::internal("read the status of snmp");

@@ -33,7 +33,7 @@ pub(crate) struct FirstSteps {
 }
 
 /// What is there already.
-struct Present {
+struct SetupState {
     exporter_heard: bool,
     netflow_port: u16,
     sflow_port: u16,
@@ -44,8 +44,8 @@ struct Present {
     subscription: bool,
 }
 
-impl Present {
-    async fn of(state: &AppState) -> Result<Present, Failure> {
+impl SetupState {
+    async fn of(state: &AppState) -> Result<SetupState, Failure> {
         let listening = exporters::listening(state).await?;
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM (SELECT id FROM prices LIMIT 1) p), \
@@ -56,7 +56,7 @@ impl Present {
         .fetch_one(state.db().pool())
         .await?;
         let has = |column: usize| Ok::<bool, sqlx::Error>(row.try_get::<i64, _>(column)? > 0);
-        Ok(Present {
+        Ok(SetupState {
             exporter_heard: listening.heard,
             netflow_port: listening.netflow_port.unwrap_or(NETFLOW_PORT),
             sflow_port: listening.sflow_port.unwrap_or(SFLOW_PORT),
@@ -148,7 +148,7 @@ impl Present {
 impl FirstSteps {
     /// Before there is traffic of somebody to see.
     pub(crate) async fn of_traffic(state: &AppState) -> Result<Option<FirstSteps>, Failure> {
-        let present = Present::of(state).await?;
+        let present = SetupState::of(state).await?;
         Ok(FirstSteps {
             title: "First steps: traffic",
             steps: vec![present.flows(), present.customer(), present.service()],
@@ -158,7 +158,7 @@ impl FirstSteps {
 
     /// Before there is something to invoice.
     pub(crate) async fn of_billing(state: &AppState, role: Role) -> Result<Option<FirstSteps>, Failure> {
-        let present = Present::of(state).await?;
+        let present = SetupState::of(state).await?;
         let is_admin = role == Role::Admin;
         Ok(FirstSteps {
             title: "First steps: invoices",

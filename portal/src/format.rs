@@ -55,7 +55,7 @@ pub(crate) fn bytes(value: u64) -> String {
 pub(crate) fn error_bound(bound_ppm: u32) -> String {
     match bound_ppm {
         0 => String::new(),
-        ppm => format!("± {} %", analytics::truth::percent_text(ppm)),
+        ppm => format!("± {} %", analytics::counter_reconciliation::percent_text(ppm)),
     }
 }
 

@@ -6,7 +6,7 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use billing::payment::{self, GatewayName, PaymentError, Received};
+use billing::payment::{self, GatewayName, PaymentError, WebhookOutcome};
 
 use crate::path::Path;
 use crate::state::AppState;
@@ -26,9 +26,9 @@ pub(crate) async fn receive(
     };
     let real_now_ms = schemas::clock::machine_now_ms();
     match payment::receive_webhook(state.db(), gateway, &headers, &body, real_now_ms, state.now_ms()).await {
-        Ok(Received::Counted) => (StatusCode::OK, "counted\n"),
-        Ok(Received::Repeated) => (StatusCode::OK, "known\n"),
-        Ok(Received::Kept) => (StatusCode::OK, "kept\n"),
+        Ok(WebhookOutcome::Applied) => (StatusCode::OK, "counted\n"),
+        Ok(WebhookOutcome::Repeated) => (StatusCode::OK, "known\n"),
+        Ok(WebhookOutcome::Stored) => (StatusCode::OK, "kept\n"),
         Err(error @ PaymentError::Webhook { .. }) => {
             tracing::warn!(error = causes(&error), "webhook verification failed");
             (StatusCode::BAD_REQUEST, "verification failed\n")

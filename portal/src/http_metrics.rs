@@ -14,7 +14,7 @@ use axum::response::Response;
 type Key = (&'static str, String, u16);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Answered {
+struct RequestTotals {
     count: u64,
     time: Duration,
 }
@@ -22,7 +22,7 @@ struct Answered {
 /// Requests answered since the start.
 #[derive(Debug, Default)]
 pub(crate) struct HttpMetrics {
-    answered: Mutex<BTreeMap<Key, Answered>>,
+    answered: Mutex<BTreeMap<Key, RequestTotals>>,
 }
 
 fn method_name(method: &Method) -> &'static str {

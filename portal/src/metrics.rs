@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use activity::event::Lag;
 use activity::job::JobState;
-use analytics::truth::TruthRow;
+use analytics::counter_reconciliation::CounterReconciliationRow;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -74,8 +74,8 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap, requ
         state.db().discarded_connections()
     );
     let now_ms = state.now_ms();
-    match state.flow_store().truth_now(now_ms).await {
-        Ok(rows) => text.push_str(&truth_text(&rows, &state.metering())),
+    match state.flow_store().latest_counter_reconciliation(now_ms).await {
+        Ok(rows) => text.push_str(&counter_reconciliation_text(&rows, &state.metering())),
         // The other metrics are worth more than an error: a missing series is seen.
         Err(error) => tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -228,7 +228,7 @@ fn events_text(lags: &[Lag], now_ms: i64) -> String {
 
 /// The truth check of the last whole hour. Names that two interfaces share would make one series twice: the second one is
 /// told by its numbers.
-fn truth_text(rows: &[TruthRow], metering: &MeteringConfig) -> String {
+fn counter_reconciliation_text(rows: &[CounterReconciliationRow], metering: &MeteringConfig) -> String {
     let names = Names::new(metering);
     let findings = rows.iter().filter(|row| row.is_finding()).count();
     let mut text = format!(
@@ -304,7 +304,7 @@ fn stored_totals(state: &AppState) -> String {
 mod tests {
     use std::time::Duration;
 
-    use analytics::truth::{Direction, Verdict};
+    use analytics::counter_reconciliation::{Direction, Verdict};
     use schemas::metering::ExporterConfig;
 
     use super::*;
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn each_interface_is_one_series_whatever_it_is_called() {
         let exporter = "192.0.2.1".parse().unwrap();
-        let row = |if_index, direction, verdict| TruthRow {
+        let row = |if_index, direction, verdict| CounterReconciliationRow {
             hour_start_ms: 7_200_000,
             exporter,
             if_index,
@@ -394,7 +394,7 @@ mod tests {
             exporters: vec![config],
             ..MeteringConfig::default()
         };
-        let text = truth_text(&rows, &metering);
+        let text = counter_reconciliation_text(&rows, &metering);
         let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             series,
@@ -405,6 +405,6 @@ mod tests {
                 r#"ezscale_truth_ratio{exporter="192.0.2.1",interface="interface 2",direction="in"} 0.61"#,
             ]
         );
-        assert!(truth_text(&[], &metering).ends_with("ezscale_truth_findings 0\n"));
+        assert!(counter_reconciliation_text(&[], &metering).ends_with("ezscale_truth_findings 0\n"));
     }
 }

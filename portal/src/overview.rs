@@ -10,13 +10,13 @@ pub(crate) mod query;
 pub(crate) mod tiles;
 pub(crate) mod view;
 
-use analytics::truth::{TruthRow, Verdict};
+use analytics::counter_reconciliation::{CounterReconciliationRow, Verdict};
 use schemas::ids::ServiceId;
 use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::error::Failure;
-use crate::exporters::{self, Presence};
+use crate::exporters::{self, ExporterPresence};
 use crate::state::AppState;
 use query::OverviewRequest;
 use tiles::Tiles;
@@ -29,14 +29,14 @@ pub(crate) struct Answer {
     #[serde(flatten)]
     pub(crate) view: OverviewView,
     pub(crate) tiles: Tiles,
-    pub(crate) exporters: Presence,
-    pub(crate) truth: TruthSummary,
+    pub(crate) exporters: ExporterPresence,
+    pub(crate) truth: CounterReconciliationSummary,
 }
 
 /// Flows against interface counters in the last whole hour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
 #[schema(as = CounterCheckSummary)]
-pub(crate) struct TruthSummary {
+pub(crate) struct CounterReconciliationSummary {
     /// `None` where nothing was compared.
     pub(crate) hour_start_ms: Option<i64>,
     /// Directions of interfaces.
@@ -46,11 +46,11 @@ pub(crate) struct TruthSummary {
     pub(crate) too_short: usize,
 }
 
-impl TruthSummary {
-    fn of(rows: &[TruthRow]) -> TruthSummary {
-        let judged = |row: &&TruthRow| matches!(row.verdict, Verdict::Agrees | Verdict::Mismatch);
+impl CounterReconciliationSummary {
+    fn of(rows: &[CounterReconciliationRow]) -> CounterReconciliationSummary {
+        let judged = |row: &&CounterReconciliationRow| matches!(row.verdict, Verdict::Agrees | Verdict::Mismatch);
         let mut compared = rows.iter().filter(judged).peekable();
-        TruthSummary {
+        CounterReconciliationSummary {
             hour_start_ms: compared.peek().map(|row| row.hour_start_ms),
             compared: compared.count(),
             findings: rows.iter().filter(|row| row.is_finding()).count(),
@@ -76,7 +76,7 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
         view: view::overview_view(&overview, request, &names, now_ms),
         tiles: tiles::tiles(state.flow_store().as_ref(), request, now_ms).await?,
         exporters: exporters::presence(state, now_ms).await?,
-        truth: TruthSummary::of(&state.flow_store().truth_now(now_ms).await?),
+        truth: CounterReconciliationSummary::of(&state.flow_store().latest_counter_reconciliation(now_ms).await?),
     })
 }
 

@@ -26,7 +26,7 @@ const AUTO_HOURS_MS: i64 = 45 * DAY_MS;
 
 /// What an address asked for, unchecked.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
-pub(crate) struct Asked {
+pub(crate) struct RangeQuery {
     /// `24h`, `7d`, `30d`, `period` or `previous`, in place of `from` and `to`.
     #[serde(default)]
     pub(crate) range: String,
@@ -132,7 +132,7 @@ pub(crate) fn parse_instant(text: &str, zone: &TimeZone) -> Option<i64> {
     Some(at.as_millisecond()).filter(|at_ms| *at_ms >= EARLIEST_MS)
 }
 
-impl Asked {
+impl RangeQuery {
     /// Checks what was asked. `period` is the service's current billing period, `previous` the one before.
     pub(crate) fn resolve(
         &self,
@@ -295,7 +295,7 @@ mod tests {
         let now = Timestamp::from_millisecond(NOW_MS).unwrap();
         let period = Period::containing(now, anchor, &zone).unwrap();
         let previous = period.previous(anchor, &zone).unwrap();
-        let asked = Asked {
+        let asked = RangeQuery {
             range: range.to_owned(),
             from: from.to_owned(),
             to: to.to_owned(),

@@ -1,7 +1,7 @@
 //! Which refusals of billing are for the customer to read, and in which words. Everything else went wrong on our side.
 
 use billing::BillingError;
-use billing::subscription::State;
+use billing::subscription::SubscriptionState;
 use schemas::inventory::InventoryError;
 
 use crate::error::Failure;
@@ -44,8 +44,8 @@ pub(crate) fn refusal(error: BillingError) -> Result<String, Failure> {
             )
         }
         BillingError::Refused { state, .. } | BillingError::NoTransition { state, .. } => match state {
-            State::Cancelled => "This subscription is cancelled. Resume it first.".to_owned(),
-            State::Ended => "This subscription has ended. Order a new service instead.".to_owned(),
+            SubscriptionState::Cancelled => "This subscription is cancelled. Resume it first.".to_owned(),
+            SubscriptionState::Ended => "This subscription has ended. Order a new service instead.".to_owned(),
             state => format!("That cannot be done while the subscription is {}.", state.words()),
         },
         BillingError::ChangedMeanwhile(_) => {

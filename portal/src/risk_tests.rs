@@ -1,7 +1,7 @@
 //! F-60 in the portal: a form above a threshold waits for a second admin, leaves one entry when it is sent and one when it is decided,
 //! and is done by the decision. The same for commands: `tests/risk.rs`. Refunds: `pages/finance/refund/tests.rs`.
 
-use activity::audit::{self, AuditFilter, Recorded, chain};
+use activity::audit::{self, AuditFilter, AuditRecord, chain};
 use activity::risk::{self, Thresholds};
 use sqlx::Row as _;
 
@@ -82,7 +82,7 @@ async fn send(browser: &mut Browser, case: &Case, ops: &str) -> Answer {
 }
 
 /// The entries after one, oldest first.
-async fn after(world: &World, known: i64) -> Vec<Recorded> {
+async fn after(world: &World, known: i64) -> Vec<AuditRecord> {
     let pool = world.portal.state.db().pool();
     let listed = audit::list(pool, AuditFilter::default(), audit::MAX_PAGE).await;
     let mut entries = listed.unwrap();

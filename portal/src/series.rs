@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::customer::{OwnService, current_period, metered};
 use crate::error::Failure;
 use crate::format::{self, VolumeUnits};
-use crate::range::{Asked, PageZone, Range, step_name};
+use crate::range::{PageZone, Range, RangeQuery, step_name};
 use crate::state::AppState;
 
 /// A series of usage with what it takes to draw it honestly.
@@ -39,7 +39,7 @@ pub(crate) fn resolve(
     customer: &schemas::inventory::Customer,
     own: &OwnService,
     page: &PageZone,
-    asked: &Asked,
+    asked: &RangeQuery,
 ) -> Result<Range, Failure> {
     let period = current_period(state, customer, own)?.period;
     let anchor = match &own.contract {

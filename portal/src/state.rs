@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::admission::Gates;
 use crate::client::Proxies;
 use crate::http_metrics::HttpMetrics;
-use crate::listen::{Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT, Patience};
+use crate::listen::{ClientTimeouts, Connections, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT};
 use crate::readiness::Readiness;
 use crate::sign_in::{Counts, LastSeen, LinkQueue, PasswordLanes, SessionLimits, Throttle};
 
@@ -159,7 +159,7 @@ impl AppState {
                 connections: Connections::new(
                     options.http.max_connections,
                     options.http.max_connections_per_client,
-                    Patience::DEFAULT,
+                    ClientTimeouts::DEFAULT,
                 ),
                 http: options.http,
                 gates: Gates::default(),

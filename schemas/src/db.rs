@@ -23,7 +23,7 @@ use check::CheckResult;
 pub use check::CheckState;
 use migrations::MIGRATIONS;
 pub use migrations::Migration;
-pub use schema::{MigrationState, MigrationStatus, SchemaStatus, Upgrade, UpgradeHindrance};
+pub use schema::{MigrationState, MigrationStatus, SchemaStatus, Upgrade, UpgradeBlocker};
 
 use crate::file_format::PROGRAM_VERSION;
 use crate::secret::Vault;
@@ -157,7 +157,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::open`]; [`DatabaseError::UpgradeRefused`] where something speaks against the upgrade.
-    pub async fn open_unless(url: &str, hindrance: UpgradeHindrance<'_>) -> Result<Database, DatabaseError> {
+    pub async fn open_unless(url: &str, hindrance: UpgradeBlocker<'_>) -> Result<Database, DatabaseError> {
         Database::open_up_to(url, Database::known_version(), hindrance).await
     }
 
@@ -169,7 +169,7 @@ impl Database {
         Database::open_up_to(url, version, &|| None).await
     }
 
-    async fn open_up_to(url: &str, version: i64, hindrance: UpgradeHindrance<'_>) -> Result<Database, DatabaseError> {
+    async fn open_up_to(url: &str, version: i64, hindrance: UpgradeBlocker<'_>) -> Result<Database, DatabaseError> {
         sqlx::any::install_default_drivers();
         let backend = Backend::of(url)?;
         let open_url = match backend {

@@ -165,7 +165,7 @@ impl Backup {
         let is_whole = first.strip_prefix("sha256 ") == Some(sha256_hex(json.as_bytes()).as_str());
         ensure!(is_whole, "it has another checksum than its first line says");
         // Asked first: of a newer form this program knows only that it says so.
-        let said: Said = serde_json::from_str(json)?;
+        let said: BackupVersion = serde_json::from_str(json)?;
         if said.format > FORMAT {
             return Err(NewerBackup(said).into());
         }
@@ -180,14 +180,14 @@ impl Backup {
 
 /// What a backup of any form says of itself.
 #[derive(Debug, Deserialize)]
-struct Said {
+struct BackupVersion {
     format: u32,
     product_version: String,
 }
 
 /// A newer program made a backup.
 #[derive(Debug)]
-struct NewerBackup(Said);
+struct NewerBackup(BackupVersion);
 
 impl std::fmt::Display for NewerBackup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -266,7 +266,7 @@ struct Tables {
 }
 
 /// A file to be copied.
-struct Wanted<'a> {
+struct TableFileCopy<'a> {
     table: &'static str,
     entry: &'a FileEntry,
 }
@@ -290,18 +290,18 @@ fn copy_tables(storage: &Storage, place: &Storage, before: Option<&Backup>) -> a
             for entry in snapshot.files.values() {
                 let is_known = same_file(&known, table, entry);
                 let earlier = before.and_then(|before| before.file(table, &entry.path));
-                let reused = earlier.filter(|file| says_the_same(file, entry) && has(&stored, &file.part));
+                let reused = earlier.filter(|file| is_same_file(file, entry) && has(&stored, &file.part));
                 match (is_known, reused) {
                     (true, _) => {}
                     (false, Some(file)) => remember(&known, table, entry, file.part.clone()),
-                    (false, None) => wanted.push(Wanted { table, entry }),
+                    (false, None) => wanted.push(TableFileCopy { table, entry }),
                 }
             }
         }
         let total = wanted.iter().map(|file| file.entry.size_bytes).sum();
         let progress = Progress::bytes("copying tables", total);
         let (has_vanished, done_bytes) = (AtomicBool::new(false), AtomicU64::new(0));
-        copy::each(wanted, |Wanted { table, entry }| {
+        copy::each(wanted, |TableFileCopy { table, entry }| {
             match copy_file(storage, place, &stored, table, entry)? {
                 None => has_vanished.store(true, Ordering::Relaxed),
                 Some((part, is_new)) => {
@@ -345,7 +345,7 @@ fn copy_tables(storage: &Storage, place: &Storage, before: Option<&Backup>) -> a
 type Known = Mutex<BTreeMap<(&'static str, String), TableFile>>;
 type Stored = Mutex<BTreeMap<String, u64>>;
 
-fn says_the_same(file: &TableFile, entry: &FileEntry) -> bool {
+fn is_same_file(file: &TableFile, entry: &FileEntry) -> bool {
     file.rows == entry.rows
         && file.part.size_bytes == entry.size_bytes
         && (file.min_time_ms, file.max_time_ms) == (entry.min_time_ms, entry.max_time_ms)
@@ -355,7 +355,7 @@ fn says_the_same(file: &TableFile, entry: &FileEntry) -> bool {
 fn same_file(known: &Known, table: &'static str, entry: &FileEntry) -> bool {
     let known = known.lock().unwrap_or_else(PoisonError::into_inner);
     let file = known.get(&(table, entry.path.clone()));
-    file.is_some_and(|file| says_the_same(file, entry))
+    file.is_some_and(|file| is_same_file(file, entry))
 }
 
 fn has(stored: &Stored, part: &Part) -> bool {

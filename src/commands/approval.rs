@@ -4,7 +4,7 @@
 use activity::act::{Act, By, Note};
 use activity::approval::{self, Admin, Status};
 use activity::risk::{self, HighRisk};
-use billing::approval::{Done, carry_out};
+use billing::approval::{ExecutionOutcome, carry_out};
 use billing::refund;
 use clap::{Subcommand, ValueEnum};
 use portal::auth::{self, User};
@@ -219,8 +219,8 @@ async fn approve(id: ApprovalId, credential: &Credential, data: &Data) -> anyhow
     let (done, note) = carry_out(act.connection(), id, by, "", now_ms).await?;
     approval::commit_decision(act, id, by_account(note)).await?;
     let what = match done {
-        Done::Executed(what) => what,
-        Done::Refunding { refund, what } => {
+        ExecutionOutcome::Executed(what) => what,
+        ExecutionOutcome::Refunding { refund, what } => {
             let asked = refund::ask(&database, &gateways, refund, now_ms).await?;
             format!("{what}: {}", asked.state)
         }

@@ -189,14 +189,14 @@ pub(super) async fn gate(mut act: Act, wanted: &NewRequest) -> anyhow::Result<Op
         Gate::Passes(_) => Ok(Some(act)),
         Gate::Waits(requested) => {
             act.commit_entered(requested.entered).await?;
-            say_waits(requested);
+            print_approval_requested(requested);
             Ok(None)
         }
     }
 }
 
 /// Says that a second admin was asked.
-pub(super) fn say_waits(requested: Requested) {
+pub(super) fn print_approval_requested(requested: Requested) {
     let id = requested.id;
     say!("{id} waits for a second admin: `ezscale approval approve {id}`, or Approvals in the portal");
 }

@@ -1,7 +1,9 @@
 //! `ezscale check`: whether what was measured is right.
 
 use analytics::FlowStore as _;
-use analytics::truth::{self, Guess, TruthRow, Verdict, finding_text, percent_text};
+use analytics::counter_reconciliation::{
+    self, CounterReconciliationRow, MismatchCause, Verdict, finding_text, percent_text,
+};
 use anyhow::bail;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -45,27 +47,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, database) = data.open_database().await?;
     let now_ms = now_ms(&database).await?;
     let to_ms = to.map_or(now_ms, Timestamp::as_millisecond);
-    let from_ms = from.map_or(to_ms - truth::LOOKBACK_MS, Timestamp::as_millisecond);
+    let from_ms = from.map_or(to_ms - counter_reconciliation::LOOKBACK_MS, Timestamp::as_millisecond);
     check_order(from_ms, to_ms)?;
-    let longest_ms = truth::HOURS_MAX as i64 * HOUR_MS;
+    let longest_ms = counter_reconciliation::HOURS_MAX as i64 * HOUR_MS;
     if to_ms.saturating_sub(from_ms) > longest_ms {
         bail!(
             "the range is longer than {} hours: ask for less at a time",
-            truth::HOURS_MAX
+            counter_reconciliation::HOURS_MAX
         );
     }
     let analytics = open_current(&config).await?;
-    let settings = config.truth();
-    analytics.refresh_truth(&settings, now_ms).await?;
-    let pass = analytics.judge_truth(&settings, from_ms, to_ms, now_ms).await?;
+    let settings = config.counter_reconciliation();
+    analytics.refresh_counter_reconciliation(&settings, now_ms).await?;
+    let pass = analytics.reconcile_counters(&settings, from_ms, to_ms, now_ms).await?;
     if pass.interfaces_skipped > 0 {
         tell!(
             "warning: {} left out: {} are compared in an hour",
             count(pass.interfaces_skipped, "interface"),
-            truth::INTERFACES_MAX
+            counter_reconciliation::INTERFACES_MAX
         );
     }
-    let rows = analytics.truth(from_ms, to_ms).await?;
+    let rows = analytics.counter_reconciliation(from_ms, to_ms).await?;
     list(&rows, &settings.metering, format)?;
     if format == Format::Table && !rows.is_empty() {
         print_findings(&rows, &settings.metering, settings.tolerance_percent);
@@ -73,7 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow::Result<()> {
+fn list(rows: &[CounterReconciliationRow], metering: &MeteringConfig, format: Format) -> anyhow::Result<()> {
     let names = Names::new(metering);
     let mut listing = Listing::new([
         text("hour"),
@@ -131,7 +133,7 @@ fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow:
             Some(row.ratio_ppm).filter(|_| has_ratio).into(),
             Some(bound).filter(|_| has_ratio).into(),
             verdict.into(),
-            row.guess.map(Guess::question).into(),
+            row.guess.map(MismatchCause::question).into(),
             finding.into(),
         ]);
     }
@@ -141,7 +143,7 @@ fn list(rows: &[TruthRow], metering: &MeteringConfig, format: Format) -> anyhow:
     )
 }
 
-fn print_findings(rows: &[TruthRow], metering: &MeteringConfig, tolerance_percent: u32) {
+fn print_findings(rows: &[CounterReconciliationRow], metering: &MeteringConfig, tolerance_percent: u32) {
     let names = Names::new(metering);
     say!();
     let mut count = 0;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::jobs::{self, Metered, PrunedTotals, RunningJobs, Site, Started, apply_backdated};
+use crate::jobs::{self, Metered, PrunedTotals, RunningJobs, Site, StartState, apply_backdated};
 use crate::options::{Data, Listen, load_assignments, load_metering};
 use crate::storage::{self, Removed};
 
@@ -94,7 +94,7 @@ impl Running {
         let polling = tokio::spawn(poller.run(cancel.clone().cancelled_owned()));
         let started_with = config_path.as_deref().and_then(|path| Config::read(path).ok());
         let board = JobBoard::default();
-        let started = Started {
+        let started = StartState {
             config_path,
             config: started_with,
             assignments_revision,

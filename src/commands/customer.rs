@@ -1,7 +1,7 @@
 //! `ezscale customer`: who pays.
 
 use activity::act::Note;
-use activity::verification::{self, Request};
+use activity::verification::{self, VerificationMailOutcome};
 use anyhow::Context as _;
 use billing::{reseller, vat};
 use clap::Subcommand;
@@ -377,14 +377,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             act.commit(Note::new("customer.email", customer).personal(change))
                 .await?;
             match request {
-                Request::Mailed if config.mail.smtp_url.is_none() => say!(
+                VerificationMailOutcome::Mailed if config.mail.smtp_url.is_none() => say!(
                     "{after}: not verified, and no mail is sent: set mail.smtp_url, then the customer can ask for a link"
                 ),
-                Request::Mailed => say!("{after}: a link to verify it is on its way"),
-                Request::Verified => say!("{after}: verified"),
+                VerificationMailOutcome::Mailed => say!("{after}: a link to verify it is on its way"),
+                VerificationMailOutcome::Verified => say!("{after}: verified"),
                 // Staff are told whose it is, by an error.
-                Request::Unavailable => {}
-                Request::TooMany { until_ms } => say!(
+                VerificationMailOutcome::Unavailable => {}
+                VerificationMailOutcome::TooMany { until_ms } => say!(
                     "{after}: enough links were mailed; the customer can ask for one after {}",
                     to_the_second(until_ms)
                 ),

@@ -6,7 +6,7 @@ use activity::act::Note;
 use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
 use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, InvoiceWithLines};
-use billing::tax::{TaxAmount, Unsettled};
+use billing::tax::{HoldReason, TaxAmount};
 use billing::{BillingError, lifecycle};
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -213,7 +213,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
             None => {
                 let progress = Progress::counted("closing customers", 0);
                 let tell = |done: usize, of: usize| progress.set_of(done as u64, of as u64);
-                let closing = invoice::close_all_telling(&database, &usage, now_ms, tell).await?;
+                let closing = invoice::close_all_with_progress(&database, &usage, now_ms, tell).await?;
                 progress.clear();
                 closing
             }
@@ -226,7 +226,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
     print_closed(&database, &closing.invoices).await?;
     for open in &closing.refused {
         if let Some(unsettled) = &open.unsettled {
-            tell!("{}: held, {}", open.customer, what_to_do(open.customer, unsettled));
+            tell!("{}: held, {}", open.customer, resolution_hint(open.customer, unsettled));
             continue;
         }
         let advice = match open.reason.waits_for_a_person() {
@@ -400,16 +400,16 @@ async fn check(name: Option<&str>, data: &Data) -> anyhow::Result<()> {
 }
 
 /// What is to be settled, and how.
-fn what_to_do(customer: CustomerId, unsettled: &Unsettled) -> String {
+fn resolution_hint(customer: CustomerId, unsettled: &HoldReason) -> String {
     let missing = match unsettled {
-        Unsettled::Rate(missing) => missing,
-        Unsettled::Issuer => {
+        HoldReason::Rate(missing) => missing,
+        HoldReason::Issuer => {
             return format!(
                 "{unsettled}: say who that is with `ezscale entity set --name NAME --street STREET --postal-code CODE --city CITY \
                  --country CODE --vat-id NUMBER`, then close again"
             );
         }
-        Unsettled::VatNumber { .. } => {
+        HoldReason::VatNumber { .. } => {
             return format!(
                 "{unsettled}: ask again with `ezscale customer vat-check {customer}`, or accept it with `ezscale customer vat-accept \
                  {customer} --reason …`, then close again"
@@ -436,7 +436,7 @@ fn print_held(held: &HeldInvoice, format: ShowFormat) -> anyhow::Result<()> {
         .field(text("status"), "held")
         .field(text("held_at"), at(held.held_at_ms))
         .field(text("due_at"), at(held.due_ms))
-        .field(text("to_do"), what_to_do(held.customer, &held.reason))
+        .field(text("to_do"), resolution_hint(held.customer, &held.reason))
         .print(format)
 }
 
@@ -477,7 +477,7 @@ fn draft_record(draft: &Draft) -> Record {
     let to_do = draft
         .unsettled
         .as_ref()
-        .map(|unsettled| what_to_do(draft.customer, unsettled));
+        .map(|unsettled| resolution_hint(draft.customer, unsettled));
     let whole = (draft.period_start_ms, draft.period_end_ms);
     let lines = draft.lines.iter().map(|line| Line {
         period: other_period((line.period_start_ms, line.period_end_ms), whole, &draft.time_zone),
@@ -614,7 +614,7 @@ fn list(invoices: &[Invoice], held: &[HeldInvoice], format: Format) -> anyhow::R
             "{} of {} is held, {}",
             held.id,
             held.customer,
-            what_to_do(held.customer, &held.reason)
+            resolution_hint(held.customer, &held.reason)
         );
     }
     Ok(())

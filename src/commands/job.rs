@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use activity::act::Note;
-use activity::job::{self, Answer, Job, JobBoard, Listed, Outcome, Run, RunFilter, RunHere, history};
+use activity::job::{self, Job, JobBoard, JobRecord, LocalRun, Outcome, RequestState, Run, RunFilter, history};
 use analytics::Analytics;
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
@@ -216,7 +216,7 @@ fn some(text: &str) -> Cell {
 }
 
 /// What it does now, why it does not, or what its last run did.
-fn doing(job: &Listed) -> String {
+fn doing(job: &JobRecord) -> String {
     if !job.switched_off.is_empty() {
         return job.switched_off.clone();
     }
@@ -229,7 +229,7 @@ fn doing(job: &Listed) -> String {
     }
 }
 
-fn progress(job: &Listed) -> String {
+fn progress(job: &JobRecord) -> String {
     let progress = &job.progress;
     match progress.total {
         0 => progress.text.clone(),
@@ -269,7 +269,7 @@ fn print_runs(runs: &[Run], format: Format) -> anyhow::Result<()> {
 
 /// Has a job run, and says what it did.
 async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) -> anyhow::Result<()> {
-    let listed: Vec<Listed> = job::list(database.pool()).await?;
+    let listed: Vec<JobRecord> = job::list(database.pool()).await?;
     let machine_ms = clock::machine_now_ms();
     let of_name = || listed.iter().filter(|listed| listed.name == name);
     if of_name().any(|listed| listed.has_process(machine_ms)) {
@@ -296,8 +296,8 @@ async fn run_now(config: &Config, data: &Data, database: &Database, name: &str) 
     let clock = clock::of(database.pool()).await?;
     let settings = jobs::settings(config, database, &clock, &JobBoard::default());
     match job::run_here(Arc::clone(job), settings).await? {
-        RunHere::Ended { outcome, text } => report(name, outcome, &text),
-        RunHere::Held(why) => bail!("{name} is on hold: {why}"),
+        LocalRun::Ended { outcome, text } => report(name, outcome, &text),
+        LocalRun::Held(why) => bail!("{name} is on hold: {why}"),
     }
 }
 
@@ -332,19 +332,19 @@ async fn ask(database: &Database, name: &str) -> anyhow::Result<()> {
         let mut ended: Vec<(Outcome, String)> = Vec::new();
         for request in &asked {
             match request.answer(&listed, &runs, machine_ms) {
-                Answer::Waiting => waits = true,
-                Answer::Begun => is_under_way = true,
-                Answer::Held(why) => {
+                RequestState::Waiting => waits = true,
+                RequestState::Begun => is_under_way = true,
+                RequestState::Held(why) => {
                     job::withdraw(database, name).await?;
                     bail!("{name} is on hold: {why}");
                 }
-                Answer::Withdrawn => bail!("{name} was not run: the request was withdrawn"),
-                Answer::Gone => {
+                RequestState::Withdrawn => bail!("{name} was not run: the request was withdrawn"),
+                RequestState::Gone => {
                     // Nobody waits for it any more: the next process need not begin with it.
                     job::withdraw(database, name).await?;
                     bail!("{name}: its process ended, or does not answer (`ezscale job history {name}`)");
                 }
-                Answer::Ended { outcome, text } => ended.push((outcome, text)),
+                RequestState::Ended { outcome, text } => ended.push((outcome, text)),
             }
         }
         // One that was begun may take its time.
@@ -364,7 +364,7 @@ async fn ask(database: &Database, name: &str) -> anyhow::Result<()> {
 }
 
 /// Whether a job, or one that goes before it, runs.
-fn is_behind(listed: &[Listed], name: &str) -> bool {
+fn is_behind(listed: &[JobRecord], name: &str) -> bool {
     let of_name = listed.iter().filter(|listed| listed.name == name);
     of_name
         .flat_map(|job| job.waits_for.split(", ").chain([name]))

@@ -89,7 +89,7 @@ enum Command {
     Record {
         /// The invoice (inv_N), or the customer (cus_N) who paid for several or for none
         #[arg(value_parser = paid_for, value_name = "INVOICE|CUSTOMER")]
-        paid_for: PaidFor,
+        paid_for: TransferPurpose,
         /// In the invoice's or the customer's currency, such as 119.00
         #[arg(long, value_parser = plain_decimal)]
         amount: Decimal,
@@ -130,14 +130,14 @@ enum Command {
 
 /// What a bank transfer is for.
 #[derive(Clone, Copy, Debug)]
-enum PaidFor {
+enum TransferPurpose {
     Invoice(InvoiceId),
     Customer(CustomerId),
 }
 
-fn paid_for(text: &str) -> Result<PaidFor, String> {
-    let invoice = text.parse().map(PaidFor::Invoice);
-    let customer = || text.parse().map(PaidFor::Customer);
+fn paid_for(text: &str) -> Result<TransferPurpose, String> {
+    let invoice = text.parse().map(TransferPurpose::Invoice);
+    let customer = || text.parse().map(TransferPurpose::Customer);
     invoice
         .or_else(|_| customer())
         .map_err(|_| format!("{text:?} is neither an invoice, such as inv_7, nor a customer, such as cus_7"))
@@ -215,11 +215,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (_, database) = data.open_database().await?;
             let now_ms = now_ms(&database).await?;
             let (customer, invoice, currency) = match paid_for {
-                PaidFor::Invoice(invoice) => {
+                TransferPurpose::Invoice(invoice) => {
                     let (customer, currency) = owner(&database, invoice).await?;
                     (customer, Some(invoice), currency)
                 }
-                PaidFor::Customer(customer) => {
+                TransferPurpose::Customer(customer) => {
                     let currency = inventory::customer(database.pool(), customer).await?.currency;
                     (customer, None, currency)
                 }
@@ -395,7 +395,7 @@ async fn show(database: &Database, id: PaymentId, format: ShowFormat) -> anyhow:
         ]);
     }
     let mut connection = database.pool().acquire().await?;
-    let standing = billing::refund::standing(&mut connection, id).await?;
+    let standing = billing::refund::refund_balance(&mut connection, id).await?;
     drop(connection);
     let mut refunds = Listing::new([text("id"), money("amount"), text("state"), text("reason")]);
     for refund in payment::refunds_of(database.pool(), id).await? {

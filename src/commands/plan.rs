@@ -287,7 +287,7 @@ impl Add {
     }
 
     fn usage_terms(&self) -> anyhow::Result<Terms> {
-        self.refuse_what_does_not_fit()?;
+        self.refuse_inapplicable_options()?;
         let mode = match self.mode.unwrap_or(Mode::Sum) {
             Mode::Sum => UsageMode::Sum,
             Mode::In => UsageMode::In,
@@ -309,7 +309,7 @@ impl Add {
     }
 
     /// A setting of another model would be taken and do nothing.
-    fn refuse_what_does_not_fit(&self) -> anyhow::Result<()> {
+    fn refuse_inapplicable_options(&self) -> anyhow::Result<()> {
         let given = [
             ("--included", self.included.is_some(), [Model::Transfer].as_slice()),
             ("--unit", self.unit.is_some(), &[Model::Transfer]),

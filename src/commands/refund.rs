@@ -3,7 +3,7 @@
 use activity::act::Note;
 use anyhow::Context as _;
 use billing::payment;
-use billing::refund::{self, Confirmed, Preview, RefundRequest};
+use billing::refund::{self, Preview, RefundConfirmation, RefundRequest};
 use rust_decimal::Decimal;
 use schemas::ids::PaymentId;
 use schemas::money::Money;
@@ -75,11 +75,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let (requested, preview) = refund::request_approval(connection, &request, None, reference, by, now_ms).await?;
         act.commit_entered(requested.entered).await?;
         print(&preview);
-        audit::say_waits(requested);
+        audit::print_approval_requested(requested);
         return Ok(());
     }
     let (connection, by) = act.parts();
-    let confirmed = Confirmed {
+    let confirmed = RefundConfirmation {
         shown: None,
         is_approved: false,
         reference,

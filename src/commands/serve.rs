@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::error!("{stopped}");
     }
     store_terms(&config, &database, clock.now_ms()).await?;
-    look_at_gateways(&config, &database, clock.now_ms()).await?;
+    check_gateway_settings(&config, &database, clock.now_ms()).await?;
     let mut running = Running::start(&config, database.clone(), args.data.config_path()).await?;
     let gateways = config.gateways(&database).await?;
     let config_path = args.data.config_path();
@@ -97,7 +97,7 @@ async fn store_thresholds(config: &Config, database: &Database, now_ms: i64) -> 
 }
 
 /// Compares the settings of the payment gateways with those of the last start; where they differ, owner and admins are notified.
-async fn look_at_gateways(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
+async fn check_gateway_settings(config: &Config, database: &Database, now_ms: i64) -> anyhow::Result<()> {
     let mut act = Act::begin(database, By::program("configuration"), now_ms).await?;
     let about = ("gateway.settings", "gateways");
     let Some(found) = fingerprint::look(act.connection(), about, &config.payments.settings()).await? else {

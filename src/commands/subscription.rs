@@ -5,8 +5,8 @@ use analytics::MeteredUsage;
 use anyhow::Context as _;
 use billing::catalog;
 use billing::invoice::{self, Horizon};
-use billing::subscription::change::{self, Change, End};
-use billing::subscription::schedule::{self, Planned};
+use billing::subscription::change::{self, CancellationTime, Change};
+use billing::subscription::schedule::{self, ScheduledAction};
 use billing::subscription::state::HoldCause;
 use billing::subscription::{self, Contract, NewSubscription};
 use clap::Subcommand;
@@ -179,7 +179,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut act = audit::begin(&database, now_ms).await?;
             match at.map(Timestamp::as_millisecond).filter(|&at_ms| at_ms > now_ms) {
                 Some(at_ms) => {
-                    let planned = Planned::Change(change);
+                    let planned = ScheduledAction::Change(change);
                     let (connection, by) = act.parts();
                     let id = schedule::schedule(connection, subscription, planned, at_ms, "asked for", by.name, now_ms);
                     let id = id.await?;
@@ -216,17 +216,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let (config, database) = data.open_database().await?;
             let now_ms = billing_now_ms(&config, &database).await?;
             let end = match (now, on) {
-                (true, _) => End::Now,
-                (false, Some(date)) => End::On(date),
-                (false, None) => End::CycleEnd,
+                (true, _) => CancellationTime::Now,
+                (false, Some(date)) => CancellationTime::On(date),
+                (false, None) => CancellationTime::CycleEnd,
             };
             let mut act = audit::begin(&database, now_ms).await?;
             let (connection, by) = act.parts();
             change::cancel(connection, subscription, end, &reason, by.name, now_ms).await?;
             let end = match end {
-                End::Now => "now".to_owned(),
-                End::CycleEnd => "cycle end".to_owned(),
-                End::On(date) => date.to_string(),
+                CancellationTime::Now => "now".to_owned(),
+                CancellationTime::CycleEnd => "cycle end".to_owned(),
+                CancellationTime::On(date) => date.to_string(),
             };
             let entry = json!({"after": {"end": end, "reason": reason}});
             act.commit(Note::new("subscription.cancel", subscription).change(entry))
@@ -512,8 +512,8 @@ async fn scheduled(connection: &mut AnyConnection, contract: &Contract) -> anyho
             continue;
         }
         let words = match change.planned {
-            Planned::Cancel => "cancel".to_owned(),
-            Planned::Change(terms) | Planned::Addon(terms) => {
+            ScheduledAction::Cancel => "cancel".to_owned(),
+            ScheduledAction::Change(terms) | ScheduledAction::Addon(terms) => {
                 let price = catalog::price(&mut *connection, terms.price).await?;
                 let plan = catalog::plan(&mut *connection, price.plan)
                     .await

@@ -10,7 +10,7 @@ use activity::act::{Act, Note};
 use activity::verification;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use portal::auth::{self, Change, Ending, Managed};
+use portal::auth::{self, ChangeContext, ManagedChange, SessionsToEnd};
 use portal::{NewUser, Role};
 use schemas::ids::{CustomerId, UserId};
 use sqlx::AnyConnection;
@@ -111,13 +111,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::List(list) => list.run().await,
         Command::Show(show) => show.run().await,
         Command::Disable(user) => {
-            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let mut doing = UserChange::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
             let managed = auth::disable(connection, id, by).await?;
             doing.conclude(managed, "disabled; every session was ended").await
         }
         Command::Enable(user) => {
-            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let mut doing = UserChange::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
             let managed = auth::enable(connection, id, by).await?;
             doing.conclude(managed, "enabled").await
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::SetPassword(user) => set_password(&user).await,
         Command::ResetPassword(user) => {
             let (config, _) = user.data.open_database().await?;
-            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let mut doing = UserChange::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
             let note = auth::send_reset(connection, id, by).await?;
             if config.mail.smtp_url.is_none() {
@@ -139,7 +139,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             customer,
             data,
         } => {
-            let mut doing = Doing::begin(&data, &user).await?;
+            let mut doing = UserChange::begin(&data, &user).await?;
             let (connection, id, by) = doing.parts();
             let managed = auth::set_role(connection, id, role, customer, by).await?;
             doing
@@ -152,11 +152,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             revoke_all,
         } => {
             let ending = match &revoke {
-                Some(name) => Ending::One(name),
-                None if revoke_all => Ending::All,
+                Some(name) => SessionsToEnd::One(name),
+                None if revoke_all => SessionsToEnd::All,
                 None => return sessions.run().await,
             };
-            let mut doing = Doing::begin(&sessions.data, &sessions.user).await?;
+            let mut doing = UserChange::begin(&sessions.data, &sessions.user).await?;
             let (ended, note) = auth::end_sessions(doing.act.connection(), doing.id, ending).await?;
             if ended == 0 {
                 say!("{}: there are no sessions", doing.name);
@@ -167,7 +167,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::SignIns(sign_ins) => sign_ins.run().await,
         Command::Token(args) => token::run(args).await,
         Command::ResetTwoFactor(user) => {
-            let mut doing = Doing::begin(&user.data, &user.user).await?;
+            let mut doing = UserChange::begin(&user.data, &user.user).await?;
             let (connection, id, by) = doing.parts();
             let note = auth::reset_second_factor(connection, id, by).await?;
             doing
@@ -178,33 +178,33 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// An act on a user.
-struct Doing {
+struct UserChange {
     act: Act,
     id: UserId,
     name: String,
 }
 
-impl Doing {
-    async fn begin(data: &Data, user: &str) -> anyhow::Result<Doing> {
+impl UserChange {
+    async fn begin(data: &Data, user: &str) -> anyhow::Result<UserChange> {
         let (_, database) = data.open_database().await?;
-        Ok(Doing {
+        Ok(UserChange {
             id: auth::user_named(database.pool(), user).await?,
             act: audit::begin(&database, now_ms(&database).await?).await?,
             name: user.to_owned(),
         })
     }
 
-    fn parts(&mut self) -> (&mut AnyConnection, UserId, Change<'_>) {
+    fn parts(&mut self) -> (&mut AnyConnection, UserId, ChangeContext<'_>) {
         let now_ms = self.act.now_ms();
         let (connection, actor) = self.act.parts();
-        (connection, self.id, Change { actor, now_ms })
+        (connection, self.id, ChangeContext { actor, now_ms })
     }
 
     /// Commits what was done, or that a second admin was asked.
-    async fn conclude(self, managed: Managed, what: &str) -> anyhow::Result<()> {
+    async fn conclude(self, managed: ManagedChange, what: &str) -> anyhow::Result<()> {
         match managed.commit(self.act).await? {
             None => say!("{}: {what}", self.name),
-            Some(requested) => audit::say_waits(requested),
+            Some(requested) => audit::print_approval_requested(requested),
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ async fn add(email: &str, name: &str, role: Role, customer: Option<CustomerId>, 
     let waits = managed.commit(act).await?;
     say!("{id}");
     if let Some(requested) = waits {
-        audit::say_waits(requested);
+        audit::print_approval_requested(requested);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope};
 use analytics::Analytics;
 use analytics::rewrite::{RewriteProgress, RewriteSummary};
 use anyhow::Context as _;
@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 const UNNAMED_LOOKBACK_MS: i64 = 7 * DAY_MS;
 
 /// What the collector attributes by: a revision of the assignments, and how often the configuration had been reloaded.
-type Known = (i64, u64);
+type AttributionVersion = (i64, u64);
 
 pub(super) struct Assignments {
     site: Arc<Site>,
@@ -36,7 +36,7 @@ pub(super) struct Assignments {
 }
 
 struct State {
-    known: Option<Known>,
+    known: Option<AttributionVersion>,
     interfaces: watch::Receiver<Arc<KnownInterfaces>>,
 }
 
@@ -96,7 +96,7 @@ impl Assignments {
     }
 
     /// Hands changed assignments to the collector and applies backdated ones to stored flows.
-    async fn follow(&self, state: &mut State) -> anyhow::Result<Done> {
+    async fn follow(&self, state: &mut State) -> anyhow::Result<RunReport> {
         let site = &self.site;
         // Asked before the rows: what changes between the two is read again at the next look.
         let revision = inventory::assignments_revision(site.database.pool()).await?;
@@ -111,9 +111,9 @@ impl Assignments {
         }
         let applied = apply_backdated(&site.database, &site.metered.analytics, &metering).await?;
         Ok(match (is_new, applied) {
-            (false, 0) => Done::Nothing,
-            (_, 0) => Done::Did("the collector attributes by the current assignments".to_owned()),
-            (_, applied) => Done::Did(format!("{applied} changes of the past applied to stored flows")),
+            (false, 0) => RunReport::Nothing,
+            (_, 0) => RunReport::Summary("the collector attributes by the current assignments".to_owned()),
+            (_, applied) => RunReport::Summary(format!("{applied} changes of the past applied to stored flows")),
         })
     }
 }
@@ -140,7 +140,7 @@ impl Job for Assignments {
         self.site.reloaded.notified().await;
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let mut state = self.state.lock().await;
         let named = match state.interfaces.has_changed().unwrap_or(false) {
             true => self.follow_interfaces(&mut state).await,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::guard;
@@ -48,12 +48,12 @@ impl Job for BillingClock {
         Timing::Machine
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let (database, limits) = (&self.books.database, self.books.clock_limits);
         guard::look(database, limits, self.books.clock.now_ms())
             .await
             .context("the clock could not be checked: nothing is billed")?;
         // That billing stopped is an event, and on every page of staff.
-        Ok(Done::Nothing)
+        Ok(RunReport::Nothing)
     }
 }

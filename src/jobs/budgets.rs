@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::budget;
@@ -13,7 +13,7 @@ use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(600);
 /// What was invoiced and topped up is spent and paid; the next look sees what comes later.
-const AFTER: [After; 1] = [After::at_most("collect", Duration::from_secs(60))];
+const AFTER: [JobDependency; 1] = [JobDependency::at_most("collect", Duration::from_secs(60))];
 
 pub(super) struct Budgets {
     books: Arc<Books>,
@@ -49,7 +49,7 @@ impl Job for Budgets {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -57,13 +57,13 @@ impl Job for Budgets {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let looked = budget::check_all(&self.books.database, &self.books.usage(), run.now_ms)
             .await
             .context("budgets could not be checked")?;
         let failed = log_failed(looked.failed, "a budget could not be checked");
         let (held, released) = (looked.held.len() as u64, looked.released.len() as u64);
-        Ok(Done::counted(looked.said + held + released + failed, || {
+        Ok(RunReport::counted(looked.said + held + released + failed, || {
             format!(
                 "{}, {} stopped, {released} released, {}",
                 count(looked.said, "alert"),

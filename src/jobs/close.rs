@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::invoice;
@@ -15,9 +15,9 @@ use crate::output::count;
 const PERIOD: Duration = Duration::from_secs(600);
 /// A change that takes effect before what is due must be made before that is charged: otherwise it is charged by what was agreed
 /// before. A free plan that ends is only sooner off the next invoice.
-const AFTER: [After; 2] = [
-    After::always("lifecycle"),
-    After::at_most("idle_plans", Duration::from_secs(60)),
+const AFTER: [JobDependency; 2] = [
+    JobDependency::always("lifecycle"),
+    JobDependency::at_most("idle_plans", Duration::from_secs(60)),
 ];
 
 pub(super) struct Close {
@@ -54,7 +54,7 @@ impl Job for Close {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -67,9 +67,9 @@ impl Job for Close {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let usage = self.books.usage();
-        let closing = invoice::close_all_telling(&self.books.database, &usage, run.now_ms, |done, total| {
+        let closing = invoice::close_all_with_progress(&self.books.database, &usage, run.now_ms, |done, total| {
             run.progress(done as u64, total as u64, "customers");
         });
         let closing = closing.await.context("due charges could not be invoiced")?;
@@ -78,7 +78,7 @@ impl Job for Close {
             info!(invoices, "due charges invoiced");
         }
         let failed = log_failed(closing.failed, "due charges could not be invoiced");
-        Ok(Done::counted(invoices as u64 + failed, || {
+        Ok(RunReport::counted(invoices as u64 + failed, || {
             let (invoices, failed) = (count(invoices, "invoice"), count(failed, "customer"));
             format!("{invoices} finalised, {failed} with errors")
         }))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::{dunning, top_up};
@@ -16,7 +16,7 @@ use crate::commands::serve::store_terms;
 
 const PERIOD: Duration = Duration::from_secs(60);
 /// An invoice that is being made is collected a minute later.
-const AFTER: [After; 1] = [After::at_most("close", Duration::from_secs(60))];
+const AFTER: [JobDependency; 1] = [JobDependency::at_most("close", Duration::from_secs(60))];
 
 pub(super) struct Collect {
     books: Arc<Books>,
@@ -115,7 +115,7 @@ impl Job for Collect {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -123,12 +123,12 @@ impl Job for Collect {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         self.follow_terms(run.now_ms).await;
         // Credit is topped up whatever became of the invoices.
         let collected = self.collect(run.now_ms).await;
         let topped_up = self.top_up(run.now_ms).await;
         let done = [collected?, topped_up?].concat();
-        Ok(Done::counted(done.len() as u64, || done.join(", ")))
+        Ok(RunReport::counted(done.len() as u64, || done.join(", ")))
     }
 }

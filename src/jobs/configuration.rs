@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::signal::unix::Signal;
@@ -39,8 +39,8 @@ impl Configuration {
     }
 
     /// Takes the metering part of a changed file.
-    fn take(&self, config: Config) -> Done {
-        self.say_what_needs_a_restart(&config);
+    fn take(&self, config: Config) -> RunReport {
+        self.log_settings_needing_restart(&config);
         let exporters = config.exporters.len();
         let metering = {
             let mut current = self.site.metered.config();
@@ -58,11 +58,11 @@ impl Configuration {
         self.site.note_reload();
         let path = self.site.started.config_path.as_deref().unwrap_or(Path::new(""));
         info!(path = %path.display(), exporters, "configuration reloaded");
-        Done::Did(format!("reloaded, with {}", count(exporters, "exporter")))
+        RunReport::Summary(format!("reloaded, with {}", count(exporters, "exporter")))
     }
 
     /// A changed setting that a running process cannot take over is named: otherwise it looks as if it were in force.
-    fn say_what_needs_a_restart(&self, new: &Config) {
+    fn log_settings_needing_restart(&self, new: &Config) {
         let Some(started_with) = &self.site.started.config else {
             return;
         };
@@ -100,11 +100,11 @@ impl Job for Configuration {
         }
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let mut file = self.file.lock().await;
         let is_asked_for = self.is_asked_for.swap(false, Ordering::SeqCst);
         let Some(read) = file.read_changed(is_asked_for) else {
-            return Ok(Done::Nothing);
+            return Ok(RunReport::Nothing);
         };
         let done = self.take(read.context("the changed configuration is not used")?);
         file.take();

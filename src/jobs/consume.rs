@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use activity::event::Consumer;
-use activity::job::{Context, Done, Job, RunError, Schedule};
+use activity::job::{Context, Job, RunError, RunReport, Schedule};
 use anyhow::Context as _;
 use async_trait::async_trait;
 
@@ -39,13 +39,13 @@ impl Job for Consume {
         self.books.outbox_schedule()
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let (outbox, now_ms) = (&self.books.outbox, self.books.clock.now_ms());
         let handled = outbox
             .consume(&self.books.database, self.consumer, now_ms)
             .await
             .context("events could not be dispatched")?;
-        Ok(Done::counted(handled.written, || {
+        Ok(RunReport::counted(handled.written, || {
             format!(
                 "{} for {}",
                 count(handled.written, self.consumer.noun()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::lifecycle;
@@ -15,7 +15,7 @@ use crate::output::count;
 /// At night: it reads the flows of ninety days for each plan that nobody signed in for.
 const PATTERN: &str = "15 3 * * *";
 /// A subscription that has just ended is not looked at; the next day it is not there either.
-const AFTER: [After; 1] = [After::at_most("lifecycle", Duration::from_secs(60))];
+const AFTER: [JobDependency; 1] = [JobDependency::at_most("lifecycle", Duration::from_secs(60))];
 
 pub(super) struct IdlePlans {
     books: Arc<Books>,
@@ -57,7 +57,7 @@ impl Job for IdlePlans {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -65,12 +65,12 @@ impl Job for IdlePlans {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let done = lifecycle::end_idle_free_plans(&self.books.database, &self.books.usage(), run.now_ms)
             .await
             .context("idle free plans could not be ended")?;
         let (warned, ended) = (done.warned as u64, done.ended as u64);
-        Ok(Done::counted(warned + ended, || {
+        Ok(RunReport::counted(warned + ended, || {
             format!("{} warned, {} ended", count(warned, "customer"), count(ended, "plan"))
         }))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope};
 use async_trait::async_trait;
 
 use super::site::Site;
@@ -38,13 +38,13 @@ impl Job for InterfaceNames {
         Scope::Local
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let told = self.site.collector.take_interfaces();
         let interfaces = told.len();
         if interfaces > 0 && self.site.started.told.try_send(told).is_err() {
             return Err("names of interfaces in options data are not kept now: exporters will repeat them".into());
         }
         // Exporters repeat them: that they were heard again is no news.
-        Ok(Done::Nothing)
+        Ok(RunReport::Nothing)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::lifecycle;
@@ -52,7 +52,7 @@ impl Job for Lifecycle {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let done = lifecycle::advance(&self.books.database, run.now_ms)
             .await
             .context("subscriptions could not be brought up to date")?;
@@ -67,16 +67,19 @@ impl Job for Lifecycle {
                 "subscriptions brought up to date"
             );
         }
-        Ok(Done::counted(advanced as u64 + done.reminders as u64 + failed, || {
-            format!(
-                "{} ended, {} made, {} failed, {}, {} ended, {}",
-                count(done.trials_ended, "trial"),
-                count(done.changes_executed, "change"),
-                done.changes_failed,
-                count(done.reminders, "reminder"),
-                count(done.subscriptions_ended, "subscription"),
-                count(failed, "error")
-            )
-        }))
+        Ok(RunReport::counted(
+            advanced as u64 + done.reminders as u64 + failed,
+            || {
+                format!(
+                    "{} ended, {} made, {} failed, {}, {} ended, {}",
+                    count(done.trials_ended, "trial"),
+                    count(done.changes_executed, "change"),
+                    done.changes_failed,
+                    count(done.reminders, "reminder"),
+                    count(done.subscriptions_ended, "subscription"),
+                    count(failed, "error")
+                )
+            },
+        ))
     }
 }

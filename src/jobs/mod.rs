@@ -12,7 +12,7 @@
 //!   what is sent over each channel  5 s              what reacts to events, each by itself  5 s
 //! ```
 //!
-//! An arrow: what is right of it comes after, when both are due ([`activity::job::After`]).
+//! An arrow: what is right of it comes after, when both are due ([`activity::job::JobDependency`]).
 
 mod assignments;
 mod billing_clock;
@@ -23,6 +23,7 @@ mod collect;
 mod config_file;
 mod configuration;
 mod consume;
+mod counter_reconciliation;
 mod idle_plans;
 mod interface_names;
 mod lifecycle;
@@ -31,7 +32,6 @@ mod reconcile;
 mod retention;
 mod send;
 mod site;
-mod truth;
 mod usage;
 mod vat_numbers;
 
@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use assignments::{apply_backdated, apply_correction};
 pub(crate) use books::{Books, PrunedTotals};
 pub(crate) use prune::JOB_RUNS;
-pub(crate) use site::{Metered, Site, Started};
+pub(crate) use site::{Metered, Site, StartState};
 
 use crate::config::Config;
 use crate::outbox;
@@ -76,7 +76,7 @@ fn of_tables(metered: &Metered) -> anyhow::Result<Vec<Arc<dyn Job>>> {
     Ok(vec![
         Arc::new(usage::Usage::new(metered)),
         Arc::new(retention::Retention::new(metered)),
-        Arc::new(truth::Truth::new(metered)?),
+        Arc::new(counter_reconciliation::CounterReconciliation::new(metered)?),
     ])
 }
 

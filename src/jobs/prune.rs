@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use activity::approval;
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing, history};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing, history};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::prune;
@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(3600);
 /// As metrics name the runs of jobs.
 pub(crate) const JOB_RUNS: &str = "job_runs";
 /// It may wait; a test clock goes through all of them in one order.
-const AFTER: [After; 1] = [After::at_most("reconcile", Duration::from_secs(60))];
+const AFTER: [JobDependency; 1] = [JobDependency::at_most("reconcile", Duration::from_secs(60))];
 
 pub(super) struct Prune {
     books: Arc<Books>,
@@ -52,7 +52,7 @@ impl Job for Prune {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -60,7 +60,7 @@ impl Job for Prune {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let (database, keep) = (&self.books.database, self.books.keep());
         let pruned = prune::prune(database, &keep, run.now_ms)
             .await
@@ -78,6 +78,8 @@ impl Job for Prune {
             tracing::info!(expired, "requests for a second admin expired");
         }
         let rows = runs + pruned.rows.iter().map(|(_, rows)| rows).sum::<u64>();
-        Ok(Done::counted(rows, || format!("{} removed", count(rows, "record"))))
+        Ok(RunReport::counted(rows, || {
+            format!("{} removed", count(rows, "record"))
+        }))
     }
 }

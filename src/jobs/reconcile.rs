@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Hold, Job, RunError, Schedule, Scope, Timing};
+use activity::job::{Context, Hold, Job, JobDependency, RunError, RunReport, Schedule, Scope, Timing};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::payment;
@@ -13,7 +13,7 @@ use crate::output::count;
 
 const PERIOD: Duration = Duration::from_secs(15);
 /// A payment is seldom without an answer so soon; a test clock goes through all of them in one order.
-const AFTER: [After; 1] = [After::at_most("budgets", Duration::from_secs(15))];
+const AFTER: [JobDependency; 1] = [JobDependency::at_most("budgets", Duration::from_secs(15))];
 
 pub(super) struct Reconcile {
     books: Arc<Books>,
@@ -49,7 +49,7 @@ impl Job for Reconcile {
         Timing::Books
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
@@ -57,11 +57,11 @@ impl Job for Reconcile {
         self.books.hold(now_ms).await
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let done = payment::reconcile(&self.books.database, &self.books.gateways, run.now_ms)
             .await
             .context("payments could not be reconciled")?;
-        Ok(Done::counted(done.looked_for + done.events, || {
+        Ok(RunReport::counted(done.looked_for + done.events, || {
             format!(
                 "{} looked up, {} settled, {} requested again, {}, {} counted",
                 done.looked_for,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope};
 use anyhow::Context as _;
 use async_trait::async_trait;
 
@@ -42,11 +42,13 @@ impl Job for Retention {
         Scope::Local
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let (analytics, removed) = (self.metered.analytics.clone(), self.metered.removed.clone());
         let limits = self.metered.config().retention.clone();
         let files = tokio::task::spawn_blocking(move || storage::apply_limits(&analytics, &limits, &removed));
         let files = files.await?.context("limits of the tables could not be applied")?;
-        Ok(Done::counted(files, || format!("{} removed", count(files, "file"))))
+        Ok(RunReport::counted(files, || {
+            format!("{} removed", count(files, "file"))
+        }))
     }
 }

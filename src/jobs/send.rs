@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use activity::channel::{Channel, Run, Sending};
-use activity::job::{Context, Done, Job, RunError, Schedule, Scope};
+use activity::channel::{Channel, DeliveryRun, Sending};
+use activity::job::{Context, Job, RunError, RunReport, Schedule, Scope};
 use anyhow::Context as _;
 use async_trait::async_trait;
 
@@ -48,10 +48,10 @@ impl Job for SendDue {
         Scope::Local
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let now_ms = || self.books.clock.now_ms();
         let is_stopping = || run.is_stopping();
-        let delivery = Run {
+        let delivery = DeliveryRun {
             now_ms: &now_ms,
             is_stopping: &is_stopping,
         };
@@ -61,7 +61,7 @@ impl Job for SendDue {
             .await
             .context("events could not be dispatched")?;
         let (sent, postponed, failed) = (delivered.sent, delivered.postponed, delivered.failed);
-        Ok(Done::counted(sent + postponed + failed, || {
+        Ok(RunReport::counted(sent + postponed + failed, || {
             format!("{sent} sent, {postponed} to retry, {failed} failed")
         }))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use analytics::Analytics;
 use collector::Collector;
-use collector::decode::netflow::ToldInterface;
+use collector::decode::netflow::AnnouncedInterface;
 use schemas::db::Database;
 use schemas::interfaces::KnownInterfaces;
 use schemas::metering::MeteringConfig;
@@ -39,7 +39,7 @@ impl Metered {
 }
 
 /// What was there when the process started.
-pub(crate) struct Started {
+pub(crate) struct StartState {
     pub(crate) config_path: Option<PathBuf>,
     /// The file as it was, without what the command line says.
     pub(crate) config: Option<Config>,
@@ -48,7 +48,7 @@ pub(crate) struct Started {
     /// What the exporters say of their interfaces.
     pub(crate) interfaces: watch::Receiver<Arc<KnownInterfaces>>,
     /// To whoever keeps that: what comes in options data.
-    pub(crate) told: mpsc::Sender<Vec<ToldInterface>>,
+    pub(crate) told: mpsc::Sender<Vec<AnnouncedInterface>>,
     /// Shared with the portal, which shows the configuration in force.
     pub(crate) metering: watch::Sender<Arc<MeteringConfig>>,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Site {
     pub(crate) metered: Metered,
     pub(super) database: Database,
     pub(super) collector: Arc<Collector>,
-    pub(super) started: Started,
+    pub(super) started: StartState,
     /// How often the configuration was reloaded.
     reloads: AtomicU64,
     /// The configuration was reloaded.
@@ -66,7 +66,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(metered: Metered, database: Database, collector: Arc<Collector>, started: Started) -> Site {
+    pub(crate) fn new(metered: Metered, database: Database, collector: Arc<Collector>, started: StartState) -> Site {
         Site {
             metered,
             database,

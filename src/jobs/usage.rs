@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use activity::job::{After, Context, Done, Job, RunError, Schedule, Scope};
+use activity::job::{Context, Job, JobDependency, RunError, RunReport, Schedule, Scope};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use tracing::warn;
@@ -13,7 +13,7 @@ use crate::output::count;
 const PERIOD: Duration = Duration::from_secs(5);
 /// Flows are judged by every assignment that is known before their usage is computed: otherwise it would be computed twice, and
 /// shown wrong in between.
-const AFTER: [After; 1] = [After::always("assignments")];
+const AFTER: [JobDependency; 1] = [JobDependency::always("assignments")];
 
 pub(super) struct Usage {
     metered: Metered,
@@ -45,11 +45,11 @@ impl Job for Usage {
         Scope::Local
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &AFTER
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let refreshed = self.metered.analytics.refresh_usage(|progress| {
             run.progress(progress.days_done as u64, progress.days_total as u64, "days of usage");
         });
@@ -60,7 +60,7 @@ impl Job for Usage {
                 "flows arrived for windows whose other flows retention has removed: stored, but not counted as usage"
             );
         }
-        Ok(Done::counted(refresh.windows_recomputed, || {
+        Ok(RunReport::counted(refresh.windows_recomputed, || {
             format!("{} computed", count(refresh.windows_recomputed, "window"))
         }))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Job, OnStop, RunError, Schedule};
+use activity::job::{Context, Job, OnStop, RunError, RunReport, Schedule};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use billing::vat;
@@ -53,15 +53,15 @@ impl Job for VatNumbers {
         OnStop::GiveUp
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let now_ms = self.books.clock.now_ms();
         let Some(register) = &self.books.register else {
-            return Ok(Done::Nothing);
+            return Ok(RunReport::Nothing);
         };
         let answered = vat::ask_due(&self.books.database, register.as_ref(), now_ms)
             .await
             .context("VAT numbers could not be checked")?;
-        Ok(Done::counted(answered, || {
+        Ok(RunReport::counted(answered, || {
             format!("{} checked", count(answered, "VAT number"))
         }))
     }

@@ -1,6 +1,6 @@
 //! What a listing holds: columns with a name and a kind, and cells.
 
-use analytics::truth::percent_text;
+use analytics::counter_reconciliation::percent_text;
 use rust_decimal::Decimal;
 use schemas::money::Money;
 use schemas::spreadsheet::inert;

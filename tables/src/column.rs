@@ -53,12 +53,12 @@ pub struct Column {
     pub statistics: bool,
     pub doc: &'static str,
     /// What files hold that were written before there was this column.
-    pub in_older_files: Older,
+    pub in_older_files: ColumnFallback,
 }
 
 /// What stands for a column in files that lack it: they stay readable without being written anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Older {
+pub enum ColumnFallback {
     /// There is no such file: one that lacks the column is damaged.
     Never,
     /// Every row has this number; of an instant, this many UTC milliseconds.
@@ -85,7 +85,7 @@ impl Column {
     #[must_use]
     pub(crate) const fn older_number(self, number: u64) -> Column {
         Column {
-            in_older_files: Older::Number(number),
+            in_older_files: ColumnFallback::Number(number),
             ..self
         }
     }
@@ -94,7 +94,7 @@ impl Column {
     #[must_use]
     pub(crate) const fn older_column(self, name: &'static str) -> Column {
         Column {
-            in_older_files: Older::Column(name),
+            in_older_files: ColumnFallback::Column(name),
             ..self
         }
     }
@@ -121,7 +121,7 @@ pub(crate) const fn column(
         layout,
         statistics,
         doc,
-        in_older_files: Older::Never,
+        in_older_files: ColumnFallback::Never,
     }
 }
 
@@ -206,9 +206,9 @@ impl TableDef {
         let wrong = |what: &str| ArrowError::SchemaError(format!("column {} of {} is {what}", column.name, self.name));
         let array = match (batch.column_by_name(column.name), column.in_older_files) {
             (Some(array), _) => array.clone(),
-            (None, Older::Number(number)) => column.kind.constant(number, batch.num_rows()),
-            (None, Older::Column(name)) => batch.column_by_name(name).ok_or_else(|| wrong("missing"))?.clone(),
-            (None, Older::Never) => return Err(wrong("missing")),
+            (None, ColumnFallback::Number(number)) => column.kind.constant(number, batch.num_rows()),
+            (None, ColumnFallback::Column(name)) => batch.column_by_name(name).ok_or_else(|| wrong("missing"))?.clone(),
+            (None, ColumnFallback::Never) => return Err(wrong("missing")),
         };
         if *array.data_type() != column.kind.arrow() {
             return Err(wrong(&array.data_type().to_string()));
@@ -221,8 +221,8 @@ impl TableDef {
     pub fn source_of(&self, index: usize, held: &Schema) -> Option<usize> {
         let column = &self.columns[index];
         held.index_of(column.name).ok().or(match column.in_older_files {
-            Older::Column(name) => held.index_of(name).ok(),
-            Older::Number(_) | Older::Never => None,
+            ColumnFallback::Column(name) => held.index_of(name).ok(),
+            ColumnFallback::Number(_) | ColumnFallback::Never => None,
         })
     }
 

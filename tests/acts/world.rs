@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use activity::audit::chain;
-use activity::audit::{self, AuditFilter, Recorded};
+use activity::audit::{self, AuditFilter, AuditRecord};
 use billing::payment::method;
 use billing::payment::trial::{self, Card, TestGateway};
 use jiff::Timestamp;
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// The entries after one, oldest first.
-    pub(crate) fn after(&self, known: i64) -> Vec<Recorded> {
+    pub(crate) fn after(&self, known: i64) -> Vec<AuditRecord> {
         let listed = audit::list(self.database.pool(), AuditFilter::default(), audit::MAX_PAGE);
         let mut entries = self.runtime.block_on(listed).expect("the log is read");
         entries.retain(|entry| entry.id.0 > known);

@@ -1,7 +1,7 @@
 //! What gateways tell on their own, repeated and in any order: refunds made at their dashboard, disputes, cards that were
 //! entered on their pages; and payments that nobody confirmed. The books are right after each.
 
-use billing::payment::{NewRefund, PaymentError, Received};
+use billing::payment::{NewRefund, PaymentError, WebhookOutcome};
 
 use super::*;
 
@@ -48,11 +48,11 @@ impl Schedule {
     /// The gateway's name of the charge that paid an invoice.
     async fn paid(&self, invoice: InvoiceId) -> String {
         let payment = self.charge(invoice).await.unwrap();
-        assert_eq!(payment.state, State::Succeeded, "{payment:?}");
+        assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
         payment.reference.unwrap()
     }
 
-    async fn hears(&self, body: &str) -> Received {
+    async fn hears(&self, body: &str) -> WebhookOutcome {
         let now_ms = self.now_ms.fetch_add(1_000, Ordering::SeqCst);
         let mut headers = reqwest::header::HeaderMap::new();
         let signature = sign(WEBHOOK_SECRET, now_ms / 1000, body.as_bytes());
@@ -116,7 +116,7 @@ async fn refunds_made_at_the_dashboard_open_the_invoice_again_once() {
         .stub
         .truth()
         .refund_at_the_dashboard(&charge, 4_000, "succeeded");
-    for expected in [Received::Counted, Received::Repeated] {
+    for expected in [WebhookOutcome::Applied, WebhookOutcome::Repeated] {
         assert_eq!(schedule.hears(&some).await, expected);
         let books = Books {
             cash: 6_000,
@@ -143,7 +143,7 @@ async fn refunds_made_at_the_dashboard_open_the_invoice_again_once() {
     assert_eq!(ids.len(), 2, "{ids:?}");
     for id in ids {
         let again = schedule.stub.truth().refund_becomes(&id, "succeeded");
-        assert_eq!(schedule.hears(&again).await, Received::Counted);
+        assert_eq!(schedule.hears(&again).await, WebhookOutcome::Applied);
     }
     let events = schedule.stub.truth().events.clone();
     for body in events.iter().rev() {
@@ -268,7 +268,7 @@ async fn what_is_told_before_the_charge_is_known_waits_for_it() {
         let invoice = schedule.invoices[0];
         schedule.stub.truth().faults.push_back(fault);
         let unknown = schedule.charge(invoice).await.unwrap();
-        assert_eq!(unknown.state, State::Unknown, "{fault:?}");
+        assert_eq!(unknown.state, PaymentState::Unknown, "{fault:?}");
         let charge = schedule.stub.truth().intents[0]["id"].as_str().unwrap().to_owned();
         let refund = schedule
             .stub
@@ -277,7 +277,7 @@ async fn what_is_told_before_the_charge_is_known_waits_for_it() {
         let opened = schedule.stub.truth().dispute("dp_1", &charge, 6_000, "needs_response");
         let lost = schedule.stub.truth().dispute("dp_1", &charge, 6_000, "lost");
         for body in [&lost, &refund, &opened] {
-            assert_eq!(schedule.hears(body).await, Received::Kept, "{fault:?}");
+            assert_eq!(schedule.hears(body).await, WebhookOutcome::Stored, "{fault:?}");
         }
         // The charge is found; what was kept is counted by the run after it, whatever comes first.
         schedule.reconcile_after(300_000).await;
@@ -339,7 +339,7 @@ async fn a_payment_that_nobody_confirms_is_given_up_and_its_invoice_paid_anew() 
         let invoice = schedule.invoices[0];
         schedule.stub.truth().faults.push_back(Fault::Asks);
         let waits = schedule.charge(invoice).await.unwrap();
-        assert_eq!(waits.state, State::RequiresAction);
+        assert_eq!(waits.state, PaymentState::RequiresAction);
         schedule.reconcile_after(22 * HOUR_MS).await;
         let blocked = schedule.charge(invoice).await;
         assert!(matches!(blocked, Err(PaymentError::UnderWay { .. })), "{blocked:?}");
@@ -351,12 +351,16 @@ async fn a_payment_that_nobody_confirms_is_given_up_and_its_invoice_paid_anew() 
                 .unwrap()
                 .state
         };
-        assert_eq!(state().await == State::Cancelled, is_cancelled_at_once, "{fault:?}");
+        assert_eq!(
+            state().await == PaymentState::Cancelled,
+            is_cancelled_at_once,
+            "{fault:?}"
+        );
         while schedule.stub.in_flight() > 0 {
             tokio::task::yield_now().await;
         }
         schedule.reconcile_after(2 * HOUR_MS).await;
-        assert_eq!(state().await, State::Cancelled, "{fault:?}");
+        assert_eq!(state().await, PaymentState::Cancelled, "{fault:?}");
         assert_eq!(schedule.stub.truth().intents[0]["status"], "canceled");
         schedule.paid(invoice).await;
         assert_eq!(schedule.books(invoice).await, PAID);
@@ -366,7 +370,7 @@ async fn a_payment_that_nobody_confirms_is_given_up_and_its_invoice_paid_anew() 
             schedule.hears(body).await;
         }
         assert_eq!(schedule.books(invoice).await, PAID);
-        assert_eq!(state().await, State::Cancelled);
+        assert_eq!(state().await, PaymentState::Cancelled);
     }
 }
 
@@ -391,7 +395,7 @@ async fn giving_up_what_was_confirmed_in_that_moment_pays() {
             let given_up = payment::cancel(&schedule.database, gateway, waits.id, now_ms)
                 .await
                 .unwrap();
-            assert_eq!(given_up.state, State::Succeeded);
+            assert_eq!(given_up.state, PaymentState::Succeeded);
         }
         assert_eq!(schedule.books(invoice).await, PAID);
         let success = schedule.stub.truth().events.last().unwrap().clone();
@@ -424,8 +428,8 @@ async fn a_card_that_was_entered_is_saved_once_whoever_tells_of_it() {
         matches!(stolen, Err(PaymentError::SetupUnfinished { .. })),
         "{stolen:?}"
     );
-    assert_eq!(schedule.hears(&told).await, Received::Counted);
-    assert_eq!(schedule.hears(&told).await, Received::Repeated);
+    assert_eq!(schedule.hears(&told).await, WebhookOutcome::Applied);
+    assert_eq!(schedule.hears(&told).await, WebhookOutcome::Repeated);
     let saved = finish(schedule.customer).await.unwrap();
     assert_eq!(saved.label, "visa •••• 4242");
     assert_eq!(
@@ -437,6 +441,6 @@ async fn a_card_that_was_entered_is_saved_once_whoever_tells_of_it() {
     let foreign = told
         .replace(&format!("\"{}\"", schedule.customer), "\"cus_99\"")
         .replace("\"evt_", "\"evt_9");
-    assert_eq!(schedule.hears(&foreign).await, Received::Kept);
+    assert_eq!(schedule.hears(&foreign).await, WebhookOutcome::Stored);
     assert_eq!(schedule.count("SELECT count(*) FROM payment_methods").await, 2);
 }

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use self::queue::{OwnerKey, Queue};
 use super::mail::MAIL_MAX_AGE_MS;
-use super::{Channel, ChannelError, Due, Outcome, Sending, Targets, Transports, endpoint};
+use super::{Channel, ChannelError, DeliveryOutcome, DueDelivery, Sending, Targets, Transports, endpoint};
 use crate::event::{EventType, NewEvent, event, is_of_database, publish};
 
 const MINUTE_MS: i64 = 60_000;
@@ -94,23 +94,23 @@ impl Delivered {
 
 /// What a run goes by.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct DeliveryRun<'a> {
     /// What time it is, in UTC milliseconds.
     pub now_ms: &'a (dyn Fn() -> i64 + Send + Sync),
     /// Nothing more is begun; what is under way ends.
     pub is_stopping: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
-impl std::fmt::Debug for Run<'_> {
+impl std::fmt::Debug for DeliveryRun<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Run").finish_non_exhaustive()
     }
 }
 
-fn read_due(row: &AnyRow, targets: Targets) -> Result<Due, sqlx::Error> {
+fn read_due(row: &AnyRow, targets: Targets) -> Result<DueDelivery, sqlx::Error> {
     let id = DeliveryId(row.try_get("id")?);
     let target: String = row.try_get("target")?;
-    Ok(Due {
+    Ok(DueDelivery {
         id,
         event: EventId(row.try_get("event_id")?),
         queue: match targets {
@@ -132,7 +132,7 @@ pub async fn deliver(
     database: &Database,
     channel: &dyn Channel,
     transports: Transports<'_>,
-    run: Run<'_>,
+    run: DeliveryRun<'_>,
 ) -> Result<Delivered, ChannelError> {
     let Some(sending) = channel.sending() else {
         return Ok(Delivered::default());
@@ -178,14 +178,14 @@ struct Worker<'a> {
     channel: &'a dyn Channel,
     sending: Sending,
     transports: Transports<'a>,
-    run: Run<'a>,
+    run: DeliveryRun<'a>,
     give_up: Instant,
 }
 
 /// A try that is over.
-struct Tried {
+struct DeliveryAttempt {
     owner: OwnerKey,
-    due: Due,
+    due: DueDelivery,
     /// Nobody answered, or who did asked for patience: the rest that goes there waits.
     is_put_off: bool,
     result: Result<Delivered, ChannelError>,
@@ -256,11 +256,11 @@ impl Worker<'_> {
     }
 
     /// As [`Worker::due`], while what is under way goes on: one of them may hold the lock for writing that all connections wait for.
-    async fn look<F: Future<Output = Tried>>(
+    async fn look<F: Future<Output = DeliveryAttempt>>(
         &self,
         running: &mut FuturesUnordered<F>,
-        finished: &mut Vec<Tried>,
-    ) -> Result<Vec<(OwnerKey, Due)>, ChannelError> {
+        finished: &mut Vec<DeliveryAttempt>,
+    ) -> Result<Vec<(OwnerKey, DueDelivery)>, ChannelError> {
         let mut looking = std::pin::pin!(self.due());
         loop {
             tokio::select! {
@@ -271,7 +271,7 @@ impl Worker<'_> {
     }
 
     /// What is due, and whose it is.
-    async fn due(&self) -> Result<Vec<(OwnerKey, Due)>, ChannelError> {
+    async fn due(&self) -> Result<Vec<(OwnerKey, DueDelivery)>, ChannelError> {
         match self.sending.targets {
             Targets::Mailboxes => self.due_to_mailboxes().await,
             Targets::Endpoints => self.due_to_endpoints().await,
@@ -279,7 +279,7 @@ impl Worker<'_> {
     }
 
     /// The oldest mails.
-    async fn due_to_mailboxes(&self) -> Result<Vec<(OwnerKey, Due)>, ChannelError> {
+    async fn due_to_mailboxes(&self) -> Result<Vec<(OwnerKey, DueDelivery)>, ChannelError> {
         let rows = sqlx::query(
             "SELECT id, event_id, target, attempts, deferred, created_at_ms FROM deliveries \
              WHERE status = 'pending' AND channel = $1 AND next_at_ms <= $2 ORDER BY id LIMIT $3",
@@ -297,7 +297,7 @@ impl Worker<'_> {
     }
 
     /// The oldest requests of each endpoint.
-    async fn due_to_endpoints(&self) -> Result<Vec<(OwnerKey, Due)>, ChannelError> {
+    async fn due_to_endpoints(&self) -> Result<Vec<(OwnerKey, DueDelivery)>, ChannelError> {
         let rows = sqlx::query(
             "SELECT id, event_id, target, attempts, deferred, created_at_ms FROM \
              (SELECT id, event_id, target, attempts, deferred, created_at_ms, \
@@ -318,7 +318,7 @@ impl Worker<'_> {
         let endpoints: BTreeSet<EndpointId> = due.iter().filter_map(|due| due.target.parse().ok()).collect();
         let endpoints: Vec<EndpointId> = endpoints.into_iter().collect();
         let owners = endpoint::owners(self.database, &endpoints).await?;
-        let owner_of = |due: &Due| {
+        let owner_of = |due: &DueDelivery| {
             let endpoint: Option<EndpointId> = due.target.parse().ok();
             let owner = endpoint.and_then(|endpoint| owners.get(&endpoint).copied());
             owner.flatten().map_or(0, |customer| customer.0)
@@ -326,10 +326,10 @@ impl Worker<'_> {
         Ok(due.into_iter().map(|due| (owner_of(&due), due)).collect())
     }
 
-    async fn attempt(&self, owner: OwnerKey, due: Due) -> Tried {
+    async fn attempt(&self, owner: OwnerKey, due: DueDelivery) -> DeliveryAttempt {
         let mut is_put_off = false;
         let result = self.try_once(&due, &mut is_put_off).await;
-        Tried {
+        DeliveryAttempt {
             owner,
             due,
             is_put_off,
@@ -337,7 +337,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn try_once(&self, due: &Due, is_put_off: &mut bool) -> Result<Delivered, ChannelError> {
+    async fn try_once(&self, due: &DueDelivery, is_put_off: &mut bool) -> Result<Delivered, ChannelError> {
         let mut done = Delivered::default();
         if !self.claim(due).await? {
             return Ok(done);
@@ -347,18 +347,21 @@ impl Worker<'_> {
         let outcome = match sending {
             Ok(Err(error)) if is_of_database(&error) => return Err(error),
             // Its event cannot be told: it is retried by the schedule as any other, and holds up none.
-            Ok(Err(error)) => Outcome::Later(causes(&error)),
+            Ok(Err(error)) => DeliveryOutcome::Retry(causes(&error)),
             Ok(Ok(outcome)) => outcome,
-            Err(_) => Outcome::Silent(format!("not done within {} s", SEND_LIMIT.as_secs())),
+            Err(_) => DeliveryOutcome::Unreachable(format!("not done within {} s", SEND_LIMIT.as_secs())),
         };
         fault::at("event.sent");
-        *is_put_off = matches!(outcome, Outcome::Silent(_) | Outcome::Deferred { .. });
+        *is_put_off = matches!(
+            outcome,
+            DeliveryOutcome::Unreachable(_) | DeliveryOutcome::Deferred { .. }
+        );
         self.note(due, outcome, &mut done).await?;
         Ok(done)
     }
 
     /// Makes a delivery this worker's, unless another was quicker or it is no longer due.
-    async fn claim(&self, due: &Due) -> Result<bool, ChannelError> {
+    async fn claim(&self, due: &DueDelivery) -> Result<bool, ChannelError> {
         let now_ms = self.now_ms();
         // Most of what several workers see was claimed by another: SQLite's one write lock is not asked for to find that out.
         let is_due = sqlx::query(
@@ -386,7 +389,7 @@ impl Worker<'_> {
         Ok(claimed.rows_affected() == 1)
     }
 
-    async fn send(&self, due: &Due) -> Result<Outcome, ChannelError> {
+    async fn send(&self, due: &DueDelivery) -> Result<DeliveryOutcome, ChannelError> {
         let event = event(self.database.pool(), due.event).await?;
         let (database, transports) = (self.database, self.transports);
         self.channel
@@ -395,29 +398,36 @@ impl Worker<'_> {
     }
 
     /// Keeps what became of a try, unless somebody else has the delivery by now.
-    async fn note(&self, due: &Due, outcome: Outcome, done: &mut Delivered) -> Result<(), ChannelError> {
+    async fn note(
+        &self,
+        due: &DueDelivery,
+        outcome: DeliveryOutcome,
+        done: &mut Delivered,
+    ) -> Result<(), ChannelError> {
         let now_ms = self.now_ms();
         let is_patient = now_ms - due.created_at_ms < PATIENCE_MAX_AGE_MS;
-        let is_deferred = matches!(outcome, Outcome::Deferred { .. }) && is_patient;
+        let is_deferred = matches!(outcome, DeliveryOutcome::Deferred { .. }) && is_patient;
         // The rest that goes there waits until then.
         let rest_at_ms = match &outcome {
-            Outcome::Silent(_) => Some(now_ms + SILENCE_MS),
-            Outcome::Deferred { after_ms, .. } => Some(now_ms + after_ms),
+            DeliveryOutcome::Unreachable(_) => Some(now_ms + SILENCE_MS),
+            DeliveryOutcome::Deferred { after_ms, .. } => Some(now_ms + after_ms),
             _ => None,
         };
-        let is_gone = matches!(outcome, Outcome::Gone(_));
+        let is_gone = matches!(outcome, DeliveryOutcome::Gone(_));
         let retry_at_ms = usize::try_from(due.attempts - due.deferred)
             .ok()
             .and_then(|failed_before| RETRY_DELAYS_MS.get(failed_before))
             .map(|delay_ms| now_ms + delay_ms);
         let (status, next_at_ms, error) = match outcome {
-            Outcome::Delivered => ("delivered", None, String::new()),
-            Outcome::Never(why) | Outcome::Gone(why) => ("failed", None, why),
-            Outcome::Deferred { why, .. } if is_deferred => ("pending", rest_at_ms, why),
-            Outcome::Later(why) | Outcome::Silent(why) | Outcome::Deferred { why, .. } => match retry_at_ms {
-                Some(at_ms) => ("pending", Some(at_ms), why),
-                None => ("failed", None, why),
-            },
+            DeliveryOutcome::Delivered => ("delivered", None, String::new()),
+            DeliveryOutcome::Rejected(why) | DeliveryOutcome::Gone(why) => ("failed", None, why),
+            DeliveryOutcome::Deferred { why, .. } if is_deferred => ("pending", rest_at_ms, why),
+            DeliveryOutcome::Retry(why) | DeliveryOutcome::Unreachable(why) | DeliveryOutcome::Deferred { why, .. } => {
+                match retry_at_ms {
+                    Some(at_ms) => ("pending", Some(at_ms), why),
+                    None => ("failed", None, why),
+                }
+            }
         };
         let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
         let endpoint = match self.sending.targets {
@@ -456,10 +466,10 @@ impl Worker<'_> {
         // Who asks for patience has not failed.
         if let Some(endpoint) = endpoint.filter(|_| !is_deferred) {
             let verdict = match status {
-                "delivered" => Verdict::Taken,
-                _ if is_gone => Verdict::Gone,
-                "failed" if retry_at_ms.is_none() => Verdict::GivenUp,
-                _ => Verdict::Failed,
+                "delivered" => AttemptOutcome::Accepted,
+                _ if is_gone => AttemptOutcome::Gone,
+                "failed" if retry_at_ms.is_none() => AttemptOutcome::GivenUp,
+                _ => AttemptOutcome::Failed,
             };
             self.note_endpoint(&mut transaction, endpoint, verdict, due, &error)
                 .await?;
@@ -472,7 +482,7 @@ impl Worker<'_> {
     }
 
     /// What is due and goes where this one went waits until then.
-    async fn postpone_rest(&self, due: &Due, until_ms: i64) -> Result<(), ChannelError> {
+    async fn postpone_rest(&self, due: &DueDelivery, until_ms: i64) -> Result<(), ChannelError> {
         // All mail goes to one server.
         let any_target = i64::from(self.sending.targets == Targets::Mailboxes);
         sqlx::query(
@@ -495,19 +505,19 @@ impl Worker<'_> {
         &self,
         connection: &mut AnyConnection,
         id: EndpointId,
-        verdict: Verdict,
-        due: &Due,
+        verdict: AttemptOutcome,
+        due: &DueDelivery,
         error: &str,
     ) -> Result<(), ChannelError> {
         let sql = match verdict {
-            Verdict::Taken => "UPDATE webhook_endpoints SET failures = 0 WHERE id = $1 AND failures > 0",
+            AttemptOutcome::Accepted => "UPDATE webhook_endpoints SET failures = 0 WHERE id = $1 AND failures > 0",
             _ => "UPDATE webhook_endpoints SET failures = failures + 1 WHERE id = $1",
         };
         sqlx::query(sql).bind(id.0).execute(&mut *connection).await?;
         let is_over = match verdict {
-            Verdict::Taken | Verdict::Failed => false,
-            Verdict::Gone => true,
-            Verdict::GivenUp => {
+            AttemptOutcome::Accepted | AttemptOutcome::Failed => false,
+            AttemptOutcome::Gone => true,
+            AttemptOutcome::GivenUp => {
                 let taken = "SELECT id FROM deliveries WHERE target = $1 AND delivered_at_ms >= $2 LIMIT 1";
                 let taken = sqlx::query(taken).bind(&due.target).bind(due.created_at_ms);
                 taken.fetch_optional(&mut *connection).await?.is_none()
@@ -544,8 +554,8 @@ impl Worker<'_> {
 
 /// What a try says of its endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
-    Taken,
+enum AttemptOutcome {
+    Accepted,
     Failed,
     /// The schedule of this delivery is used up.
     GivenUp,

@@ -27,10 +27,11 @@ use url::Url;
 
 use super::deliver::{ENDPOINTS_AT_ONCE, ENDPOINTS_PER_OWNER};
 use super::endpoint::{Endpoint, EndpointKind};
-use super::guard::{Answer, Refusal};
+use super::guard::{EndpointResponse, Refusal};
 use super::message::{Message, Tone, compose};
 use super::{
-    Channel, ChannelError, Due, Outcome, Sending, Targets, Transports, dispatch_to_endpoints, webhook, zone_of,
+    Channel, ChannelError, DeliveryOutcome, DueDelivery, Sending, Targets, Transports, dispatch_to_endpoints, webhook,
+    zone_of,
 };
 use crate::event::{Consumer, Event, EventType, HandleError};
 
@@ -96,10 +97,10 @@ impl Channel for Discord {
         &'a self,
         database: &'a Database,
         transports: Transports<'a>,
-        due: &'a Due,
+        due: &'a DueDelivery,
         event: &'a Event,
         now_ms: i64,
-    ) -> BoxFuture<'a, Result<Outcome, ChannelError>> {
+    ) -> BoxFuture<'a, Result<DeliveryOutcome, ChannelError>> {
         Box::pin(async move {
             let (endpoint, secrets) = match webhook::open(database, due, now_ms).await? {
                 Ok(opened) => opened,
@@ -109,7 +110,7 @@ impl Channel for Discord {
             let Some(mut address) = address else {
                 // `ezscale secrets discard` puts something else in the place of what no key opens.
                 let why = "its address was lost with the key that sealed it: remove it and add it again";
-                return Ok(Outcome::Gone(why.to_owned()));
+                return Ok(DeliveryOutcome::Gone(why.to_owned()));
             };
             address.query_pairs_mut().append_pair("wait", "true");
             let zone = zone_of(database, endpoint.customer).await?;
@@ -117,28 +118,28 @@ impl Channel for Discord {
             let body = post(event, &message, &endpoint, transports.portal_url).to_string();
             let kind = EndpointKind::Discord;
             Ok(match transports.client.post(kind, address.as_str(), &[], body).await {
-                Answer::Taken => Outcome::Delivered,
-                Answer::Refused(refusal) => outcome_of(refusal),
-                Answer::Silent(why) => Outcome::Silent(why),
+                EndpointResponse::Accepted => DeliveryOutcome::Delivered,
+                EndpointResponse::Refused(refusal) => outcome_of(refusal),
+                EndpointResponse::Unreachable(why) => DeliveryOutcome::Unreachable(why),
             })
         })
     }
 }
 
-fn outcome_of(refusal: Refusal) -> Outcome {
+fn outcome_of(refusal: Refusal) -> DeliveryOutcome {
     match refusal.status {
-        Some(429) => Outcome::Deferred {
+        Some(429) => DeliveryOutcome::Deferred {
             after_ms: refusal
                 .retry_after_ms
                 .unwrap_or(PATIENCE_MS)
                 .clamp(PATIENCE_MIN_MS, PATIENCE_MAX_MS),
             why: refusal.why,
         },
-        Some(401 | 403 | 404) => Outcome::Gone(format!(
+        Some(401 | 403 | 404) => DeliveryOutcome::Gone(format!(
             "{}: the webhook was removed in Discord, or has another address now",
             refusal.why
         )),
-        _ => Outcome::Later(refusal.why),
+        _ => DeliveryOutcome::Retry(refusal.why),
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
             status: Some(status),
             retry_after_ms,
         };
-        let deferred = |after_ms| Outcome::Deferred {
+        let deferred = |after_ms| DeliveryOutcome::Deferred {
             after_ms,
             why: "answered 429".to_owned(),
         };
@@ -316,13 +317,13 @@ mod tests {
         assert_eq!(outcome_of(refusal(429, None)), deferred(5_000));
         for status in [401, 403, 404] {
             assert!(
-                matches!(outcome_of(refusal(status, None)), Outcome::Gone(_)),
+                matches!(outcome_of(refusal(status, None)), DeliveryOutcome::Gone(_)),
                 "{status}"
             );
         }
         for status in [400, 500, 502] {
             assert!(
-                matches!(outcome_of(refusal(status, None)), Outcome::Later(_)),
+                matches!(outcome_of(refusal(status, None)), DeliveryOutcome::Retry(_)),
                 "{status}"
             );
         }

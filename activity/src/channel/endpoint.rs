@@ -124,7 +124,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Whether it hears of an event (S1: of its own customer's alone).
-    pub(super) fn hears(&self, event: &Event) -> bool {
+    pub(super) fn receives(&self, event: &Event) -> bool {
         let is_theirs = match self.customer {
             None => true,
             Some(_) => self.customer == event.customer && event.event_type.is_for_customers(),

@@ -69,13 +69,13 @@ pub struct WebhookClient {
 
 /// How an endpoint took a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(super) enum EndpointResponse {
     /// A status of 2xx.
-    Taken,
+    Accepted,
     /// Any other status, or a URL that nothing is sent to.
     Refused(Refusal),
     /// Nobody answered, and why.
-    Silent(String),
+    Unreachable(String),
 }
 
 /// Why an endpoint did not take a request.
@@ -193,21 +193,21 @@ impl WebhookClient {
         url: &str,
         headers: &[(&'static str, String)],
         body: String,
-    ) -> Answer {
+    ) -> EndpointResponse {
         // An address may have been let in while private ones were allowed.
         let url = match checked(kind, url, self.allow_private) {
             Ok(url) => url,
-            Err(EndpointError::Url { why, .. }) => return Answer::Refused(Refusal::new(why)),
-            Err(error) => return Answer::Refused(Refusal::new(error.to_string())),
+            Err(EndpointError::Url { why, .. }) => return EndpointResponse::Refused(Refusal::new(why)),
+            Err(error) => return EndpointResponse::Refused(Refusal::new(error.to_string())),
         };
         let mut request = self.http.post(url).header("Content-Type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, value);
         }
         match request.body(body).send().await {
-            Ok(response) if response.status().is_success() => Answer::Taken,
-            Ok(response) => Answer::Refused(Refusal::of(response).await),
-            Err(error) => Answer::Silent(said(&error)),
+            Ok(response) if response.status().is_success() => EndpointResponse::Accepted,
+            Ok(response) => EndpointResponse::Refused(Refusal::of(response).await),
+            Err(error) => EndpointResponse::Unreachable(said(&error)),
         }
     }
 }
@@ -468,7 +468,7 @@ mod tests {
             answer = client.post(EndpointKind::Webhook, &url, &headers, "{}".to_owned()) => answer,
             _ = listener.accept() => panic!("a connection was made"),
         };
-        let Answer::Silent(why) = refusal else {
+        let EndpointResponse::Unreachable(why) = refusal else {
             panic!("{refusal:?}")
         };
         // A customer reads this: not a word of what the name led to.

@@ -11,7 +11,7 @@ use schemas::inventory::{self, InventoryError};
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::message::{Message, compose};
-use super::{Channel, ChannelError, Due, Outcome, Sending, Transports};
+use super::{Channel, ChannelError, DeliveryOutcome, DueDelivery, Sending, Transports};
 use crate::event::{Consumer, Event, EventError, EventType, HandleError, MAX_PAGE};
 
 /// What the portal shows to customers.
@@ -68,13 +68,13 @@ impl Channel for InApp {
         &'a self,
         _database: &'a Database,
         _transports: Transports<'a>,
-        _due: &'a Due,
+        _due: &'a DueDelivery,
         _event: &'a Event,
         _now_ms: i64,
-    ) -> BoxFuture<'a, Result<Outcome, ChannelError>> {
+    ) -> BoxFuture<'a, Result<DeliveryOutcome, ChannelError>> {
         // It has no deliveries.
         Box::pin(async {
-            Ok(Outcome::Never(
+            Ok(DeliveryOutcome::Rejected(
                 "the portal shows notifications, and sends none".to_owned(),
             ))
         })

@@ -11,8 +11,8 @@ use schemas::ids::CustomerId;
 use schemas::inventory;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::mailer::{Recipient, Rendered, Sent, render};
-use super::{Channel, ChannelError, Due, Outcome, Sending, Targets, Transports};
+use super::mailer::{Recipient, Rendered, SmtpOutcome, render};
+use super::{Channel, ChannelError, DeliveryOutcome, DueDelivery, Sending, Targets, Transports};
 use crate::event::{Audience, Consumer, Event, EventError, EventType, HandleError, NewDelivery, enqueue};
 use crate::{password_reset, verification};
 
@@ -105,22 +105,22 @@ impl Channel for Mail {
         &'a self,
         database: &'a Database,
         transports: Transports<'a>,
-        due: &'a Due,
+        due: &'a DueDelivery,
         event: &'a Event,
         now_ms: i64,
-    ) -> BoxFuture<'a, Result<Outcome, ChannelError>> {
+    ) -> BoxFuture<'a, Result<DeliveryOutcome, ChannelError>> {
         Box::pin(async move {
             let Some(mailer) = transports.mailer else {
-                return Ok(Outcome::Later(NO_SERVER.to_owned()));
+                return Ok(DeliveryOutcome::Retry(NO_SERVER.to_owned()));
             };
             let Some(event) = with_link(database, due, event, now_ms).await? else {
                 let why = match event.event_type {
                     EventType::PasswordResetRequested => "it was asked for too long ago, or the user is disabled",
                     _ => "the address was verified or changed meanwhile",
                 };
-                return Ok(Outcome::Never(why.to_owned()));
+                return Ok(DeliveryOutcome::Rejected(why.to_owned()));
             };
-            let about = About::of(database, &event).await?;
+            let about = MailContext::of(database, &event).await?;
             let to = Recipient {
                 address: &due.target,
                 brand: &about.brand,
@@ -128,10 +128,10 @@ impl Channel for Mail {
                 zone: &about.zone,
             };
             Ok(match mailer.send(&event, due.id, to, now_ms).await {
-                Sent::Taken => Outcome::Delivered,
-                Sent::Later(why) => Outcome::Later(why),
-                Sent::Never(why) => Outcome::Never(why),
-                Sent::Silent(why) => Outcome::Silent(why),
+                SmtpOutcome::Accepted => DeliveryOutcome::Delivered,
+                SmtpOutcome::Deferred(why) => DeliveryOutcome::Retry(why),
+                SmtpOutcome::Rejected(why) => DeliveryOutcome::Rejected(why),
+                SmtpOutcome::Unreachable(why) => DeliveryOutcome::Unreachable(why),
             })
         })
     }
@@ -139,7 +139,12 @@ impl Channel for Mail {
 
 /// The event as its mail needs it: a link that only its reader may have is made for this mail and kept nowhere else.
 /// `None` where there is nothing left to verify, or the time is over.
-async fn with_link(database: &Database, due: &Due, event: &Event, now_ms: i64) -> Result<Option<Event>, EventError> {
+async fn with_link(
+    database: &Database,
+    due: &DueDelivery,
+    event: &Event,
+    now_ms: i64,
+) -> Result<Option<Event>, EventError> {
     let mut event = event.clone();
     let token = match (event.event_type, event.customer) {
         (EventType::EmailVerificationRequested, Some(customer)) => {
@@ -240,20 +245,20 @@ pub async fn set_owner_email(connection: &mut AnyConnection, email: &str) -> Res
 }
 
 /// What a mail says of its sender and reader.
-struct About {
+struct MailContext {
     /// The company that invoices the customer.
     brand: String,
     why: &'static str,
     zone: TimeZone,
 }
 
-impl About {
+impl MailContext {
     /// Gives its connection back before anything is sent: a server may take its time, and others need connections.
-    async fn of(database: &Database, event: &Event) -> Result<About, ChannelError> {
+    async fn of(database: &Database, event: &Event) -> Result<MailContext, ChannelError> {
         let is_of_user = event.event_type.audience() == Audience::User;
         let is_theirs = is_of_user || event.event_type.is_shown_in_portal();
         let Some(customer) = event.customer.filter(|_| is_theirs) else {
-            return Ok(About {
+            return Ok(MailContext {
                 brand: STAFF_BRAND.to_owned(),
                 why: if is_of_user { WHY_USER } else { WHY_STAFF },
                 zone: TimeZone::UTC,
@@ -265,7 +270,7 @@ impl About {
         let entity = inventory::entity(database.pool(), customer.billing.entity)
             .await
             .map_err(ChannelError::Customer)?;
-        Ok(About {
+        Ok(MailContext {
             brand: entity.profile.name,
             why: if is_of_user { WHY_USER } else { WHY_CUSTOMER },
             zone: customer.time_zone,
@@ -278,7 +283,7 @@ impl About {
 /// # Errors
 /// As the database answers, or when the template cannot be filled in.
 pub async fn preview(database: &Database, event: &Event, portal_url: &str) -> Result<Rendered, ChannelError> {
-    let about = About::of(database, event).await?;
+    let about = MailContext::of(database, event).await?;
     let portal_url = portal_url.trim_end_matches('/');
     Ok(render(event, &about.zone, &about.brand, about.why, portal_url)?)
 }

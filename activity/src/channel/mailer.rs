@@ -137,14 +137,14 @@ pub struct Mailer {
 
 /// How a server took a mail.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Sent {
-    Taken,
+pub(super) enum SmtpOutcome {
+    Accepted,
     /// Not now, and why.
-    Later(String),
+    Deferred(String),
     /// The server is not to be had, and why.
-    Silent(String),
+    Unreachable(String),
     /// Not this mail to this mailbox, ever, and why.
-    Never(String),
+    Rejected(String),
 }
 
 /// Whom a mail is for.
@@ -258,20 +258,26 @@ impl Mailer {
         }
     }
 
-    pub(super) async fn send(&self, event: &Event, delivery: DeliveryId, to: Recipient<'_>, now_ms: i64) -> Sent {
+    pub(super) async fn send(
+        &self,
+        event: &Event,
+        delivery: DeliveryId,
+        to: Recipient<'_>,
+        now_ms: i64,
+    ) -> SmtpOutcome {
         let attachment = match &self.attachments {
             None => None,
             Some(attachments) => match attachments.of(event).await {
                 Ok(attachment) => attachment,
-                Err(error) => return Sent::Later(format!("make the attachment: {error}")),
+                Err(error) => return SmtpOutcome::Deferred(format!("make the attachment: {error}")),
             },
         };
         let mail = match self.mail(event, delivery, to, attachment, now_ms) {
             Ok(mail) => mail,
-            Err(error) => return Sent::Never(causes(&error)),
+            Err(error) => return SmtpOutcome::Rejected(causes(&error)),
         };
         match self.transport.send(mail).await {
-            Ok(_) => Sent::Taken,
+            Ok(_) => SmtpOutcome::Accepted,
             Err(error) => judged(&error),
         }
     }
@@ -351,12 +357,12 @@ fn smtp_url(text: &str) -> Result<String, MailError> {
 
 /// Only what a server says of this mail or mailbox is final. That it refuses our name and password (53x) is ours to put
 /// right, and no reason to give up.
-fn judged(error: &lettre::transport::smtp::Error) -> Sent {
+fn judged(error: &lettre::transport::smtp::Error) -> SmtpOutcome {
     let said: String = causes(error).chars().take(MAX_ANSWER_CHARS).collect();
     match error.status() {
-        Some(code) if error.is_permanent() && code.category != Category::Unspecified3 => Sent::Never(said),
-        Some(_) => Sent::Later(said),
-        None => Sent::Silent(said),
+        Some(code) if error.is_permanent() && code.category != Category::Unspecified3 => SmtpOutcome::Rejected(said),
+        Some(_) => SmtpOutcome::Deferred(said),
+        None => SmtpOutcome::Unreachable(said),
     }
 }
 

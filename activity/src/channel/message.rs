@@ -128,7 +128,7 @@ impl Message {
         self
     }
 
-    fn say_if(self, sentence: Option<String>) -> Message {
+    fn sentence_if(self, sentence: Option<String>) -> Message {
         match sentence {
             Some(sentence) => self.say(sentence),
             None => self,

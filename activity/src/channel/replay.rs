@@ -94,7 +94,7 @@ pub async fn replay(
     let mut deliveries = Vec::new();
     for row in &rows {
         let event = read(row)?;
-        if endpoint.hears(&event) {
+        if endpoint.receives(&event) {
             deliveries.push(NewDelivery {
                 event: event.id,
                 channel: endpoint.kind.name(),

@@ -24,8 +24,8 @@ use sqlx::AnyConnection;
 
 use super::deliver::{ENDPOINTS_AT_ONCE, ENDPOINTS_PER_OWNER};
 use super::endpoint::{self, Endpoint, EndpointError, EndpointKind, Owner, Secrets};
-use super::guard::Answer;
-use super::{Channel, ChannelError, Due, Outcome, Sending, Targets, Transports, dispatch_to_endpoints};
+use super::guard::EndpointResponse;
+use super::{Channel, ChannelError, DeliveryOutcome, DueDelivery, Sending, Targets, Transports, dispatch_to_endpoints};
 use crate::event::{Consumer, Event, EventType, HandleError};
 use crate::hex::hex;
 
@@ -78,10 +78,10 @@ impl Channel for Webhooks {
         &'a self,
         database: &'a Database,
         transports: Transports<'a>,
-        due: &'a Due,
+        due: &'a DueDelivery,
         event: &'a Event,
         now_ms: i64,
-    ) -> BoxFuture<'a, Result<Outcome, ChannelError>> {
+    ) -> BoxFuture<'a, Result<DeliveryOutcome, ChannelError>> {
         Box::pin(async move {
             let (endpoint, secrets) = match open(database, due, now_ms).await? {
                 Ok(opened) => opened,
@@ -91,9 +91,9 @@ impl Channel for Webhooks {
             let headers = headers(event, due.id, &secrets, &body, now_ms);
             let client = transports.client;
             Ok(match client.post(endpoint.kind, &endpoint.url, &headers, body).await {
-                Answer::Taken => Outcome::Delivered,
-                Answer::Refused(refusal) => Outcome::Later(refusal.why),
-                Answer::Silent(why) => Outcome::Silent(why),
+                EndpointResponse::Accepted => DeliveryOutcome::Delivered,
+                EndpointResponse::Refused(refusal) => DeliveryOutcome::Retry(refusal.why),
+                EndpointResponse::Unreachable(why) => DeliveryOutcome::Unreachable(why),
             })
         })
     }
@@ -102,10 +102,14 @@ impl Channel for Webhooks {
 /// The endpoint of a delivery with its secrets, or what becomes of the delivery without them.
 pub(super) async fn open(
     database: &Database,
-    due: &Due,
+    due: &DueDelivery,
     now_ms: i64,
-) -> Result<Result<(Endpoint, Secrets), Outcome>, ChannelError> {
-    let gone = || Ok(Err(Outcome::Never("there is no such endpoint any more".to_owned())));
+) -> Result<Result<(Endpoint, Secrets), DeliveryOutcome>, ChannelError> {
+    let gone = || {
+        Ok(Err(DeliveryOutcome::Rejected(
+            "there is no such endpoint any more".to_owned(),
+        )))
+    };
     let Ok(id) = due.target.parse::<EndpointId>() else {
         return gone();
     };
@@ -115,14 +119,14 @@ pub(super) async fn open(
         Err(error) => return Err(error.into()),
     };
     if endpoint.disabled_at_ms.is_some() {
-        return Ok(Err(Outcome::Never("the endpoint is disabled".to_owned())));
+        return Ok(Err(DeliveryOutcome::Rejected("the endpoint is disabled".to_owned())));
     }
     match endpoint::secrets(database, id, now_ms).await {
         Ok(secrets) => Ok(Ok((endpoint, secrets))),
         Err(EndpointError::NoEndpoint(_)) => gone(),
         // Of this endpoint alone: the others must not wait for it.
         Err(EndpointError::Secret(SecretError::Database(error))) => Err(error.into()),
-        Err(EndpointError::Secret(error)) => Ok(Err(Outcome::Later(error.to_string()))),
+        Err(EndpointError::Secret(error)) => Ok(Err(DeliveryOutcome::Retry(error.to_string()))),
         Err(error) => Err(error.into()),
     }
 }

@@ -79,7 +79,7 @@ pub struct Handled {
 /// handled before stays so.
 pub async fn consume(database: &Database, consumer: &dyn Consumer, now_ms: i64) -> Result<Handled, EventError> {
     let mut done = Handled::default();
-    let mut set_aside = SetAside::default();
+    let mut set_aside = SkippedEvents::default();
     retry(database, consumer, now_ms, &mut done, &mut set_aside).await?;
     loop {
         // Asked first without a lock: most of the time there is nothing to do.
@@ -96,7 +96,7 @@ pub async fn consume(database: &Database, consumer: &dyn Consumer, now_ms: i64) 
         for id in ids {
             if let Err(error) = handle_up_to(database, consumer, id, now_ms, &mut done).await {
                 let error = of_database(error)?;
-                keep_aside(database, consumer, id, &error, now_ms).await?;
+                set_aside(database, consumer, id, &error, now_ms).await?;
                 set_aside.add(id, error);
             }
         }
@@ -144,12 +144,12 @@ pub async fn dispatch(database: &Database, consumers: &[&dyn Consumer], now_ms: 
 
 /// Events that could not be handled, and why the first one could not.
 #[derive(Default)]
-struct SetAside {
+struct SkippedEvents {
     count: u64,
     first: Option<(EventId, HandleError)>,
 }
 
-impl SetAside {
+impl SkippedEvents {
     fn add(&mut self, id: EventId, error: HandleError) {
         self.count += 1;
         self.first.get_or_insert((id, error));
@@ -278,7 +278,7 @@ async fn handle_up_to(
 }
 
 /// Moves the cursor past an event that could not be handled, and keeps it to be tried again.
-async fn keep_aside(
+async fn set_aside(
     database: &Database,
     consumer: &dyn Consumer,
     id: EventId,
@@ -321,7 +321,7 @@ async fn retry(
     consumer: &dyn Consumer,
     now_ms: i64,
     done: &mut Handled,
-    set_aside: &mut SetAside,
+    set_aside: &mut SkippedEvents,
 ) -> Result<(), EventError> {
     let sql = "SELECT event_id FROM event_retries WHERE consumer = $1 ORDER BY event_id LIMIT $2";
     let rows = sqlx::query(sql)

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::channel::dispatch;
     use crate::event::{EventFilter, list};
-    use crate::job::{Context, Done, Driver, Job, JobBoard, Schedule, Settings};
+    use crate::job::{Context, Driver, Job, JobBoard, RunReport, Schedule, Settings};
     use crate::testing::World;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ mod tests {
             3
         }
 
-        async fn run(&self, _run: &Context) -> Result<Done, RunError> {
+        async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
             self.0.runs.fetch_add(1, Ordering::SeqCst);
             let at_once = self.0.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.0.most_at_once.fetch_max(at_once, Ordering::SeqCst);
@@ -97,7 +97,7 @@ mod tests {
             self.0.at_once.fetch_sub(1, Ordering::SeqCst);
             match self.0.fails.load(Ordering::SeqCst) {
                 true => Err("the test says so".into()),
-                false => Ok(Done::Nothing),
+                false => Ok(RunReport::Nothing),
             }
         }
     }

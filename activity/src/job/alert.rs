@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::AnyConnection;
 
 use super::RunError;
-use super::store::Stored;
+use super::store::JobRow;
 
 /// What is told of a job.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ impl Alerts for NoAlerts {
 /// What is to be told after a run, if anything; it is noted as told.
 pub(super) async fn due(
     connection: &mut AnyConnection,
-    stored: &Stored,
+    stored: &JobRow,
     failures_before_alert: u64,
     now_ms: i64,
 ) -> Result<Option<NoticeKind>, sqlx::Error> {

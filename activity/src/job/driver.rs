@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::lease::Owner;
-use super::shared::{Off, Settings, Shared, TICK};
+use super::shared::{DisabledJob, Settings, Shared, TICK};
 use super::slot::{Slot, place};
-use super::watch::{Looks, keep_watch};
-use super::{Cause, Done, Hold, Job, OnStop, Outcome, RunError, Scope, Timing, causes, cut};
+use super::watch::{WatchState, keep_watch};
+use super::{Cause, Hold, Job, OnStop, Outcome, RunError, RunReport, Scope, Timing, causes, cut};
 
 /// The first look waits no longer for a database before jobs begin.
 const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ impl Driver {
                 Some(_) if job.scope() == Scope::Local => {}
                 Some(why) => {
                     let (_, lease, _) = place(job.as_ref(), &instance);
-                    off.push(Off { job, lease, why });
+                    off.push(DisabledJob { job, lease, why });
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Driver {
     /// given back.
     pub async fn run(self, stop: CancellationToken) {
         let shared = self.0;
-        let mut looks = Looks::default();
+        let mut looks = WatchState::default();
         let first_look = tokio::time::timeout(FIRST_LOOK_LIMIT, shared.look(&mut looks));
         if first_look.await.is_err() {
             warn!("the database does not answer: jobs start without their stored state");
@@ -263,10 +263,10 @@ impl Shared {
     }
 
     /// Notes how a run ended, and lets others begin.
-    async fn end(&self, slot: &Slot, now_ms: i64, ended: Option<Result<Done, RunError>>) -> Outcome {
+    async fn end(&self, slot: &Slot, now_ms: i64, ended: Option<Result<RunReport, RunError>>) -> Outcome {
         let (outcome, text) = match ended {
-            Some(Ok(Done::Nothing)) => (Outcome::Succeeded, String::new()),
-            Some(Ok(Done::Did(what))) => (Outcome::Succeeded, what),
+            Some(Ok(RunReport::Nothing)) => (Outcome::Succeeded, String::new()),
+            Some(Ok(RunReport::Summary(what))) => (Outcome::Succeeded, what),
             Some(Err(error)) => {
                 let text = causes(error.as_ref());
                 error!(job = slot.name, error = text, "a background job failed");

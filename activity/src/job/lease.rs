@@ -191,26 +191,26 @@ pub(super) async fn release(database: &Database, owner: &Owner) -> Result<(), sq
 
 /// Remembers since when each lease has not been renewed, by this process's own monotonic time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(BTreeMap<String, Seen>);
+pub(super) struct LeaseWatch(BTreeMap<String, LeaseObservation>);
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct LeaseObservation {
     token: i64,
     until_ms: i64,
     since: Instant,
 }
 
-impl Watch {
+impl LeaseWatch {
     /// Looks at a lease; true when it may be taken.
     pub(super) fn may_take(&mut self, lease: &Lease, now_ms: i64, now: Instant) -> bool {
         let state = (lease.token, lease.until_ms);
-        let seen = self.0.entry(lease.name.clone()).or_insert_with(|| Seen {
+        let seen = self.0.entry(lease.name.clone()).or_insert_with(|| LeaseObservation {
             token: lease.token,
             until_ms: lease.until_ms,
             since: now,
         });
         if (seen.token, seen.until_ms) != state {
-            *seen = Seen {
+            *seen = LeaseObservation {
                 token: lease.token,
                 until_ms: lease.until_ms,
                 since: now,
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(one(&database).await.owner, "ada");
         release(&database, &ada).await.unwrap();
         let free = one(&database).await;
-        assert!(free.owner.is_empty() && Watch::default().may_take(&free, 0, Instant::now()));
+        assert!(free.owner.is_empty() && LeaseWatch::default().may_take(&free, 0, Instant::now()));
         assert_eq!(take(database.pool(), &free, &bob, 3_000).await.unwrap(), Some(2));
     }
 
@@ -274,7 +274,7 @@ mod tests {
         let ada = elsewhere("ada");
         let free = one(&database).await;
         take(database.pool(), &free, &ada, 0).await.unwrap().unwrap();
-        let mut watch = Watch::default();
+        let mut watch = LeaseWatch::default();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let held = one(&database).await;
@@ -289,7 +289,7 @@ mod tests {
         assert!(!watch.may_take(&held, year_ms + LEASE_MS, after(35)));
         assert!(watch.may_take(&held, year_ms + LEASE_MS, after(37)));
         // The clock went back by a year meanwhile: a minute without a renewal is enough.
-        let mut watch = Watch::default();
+        let mut watch = LeaseWatch::default();
         assert!(!watch.may_take(&held, 0, start));
         assert!(!watch.may_take(&held, 0, after(59)));
         assert!(watch.may_take(&held, 0, after(60)));
@@ -316,6 +316,6 @@ mod tests {
             until_ms: i64::MAX,
         };
         assert!(!lease.is_held(0));
-        assert!(Watch::default().may_take(&lease, 0, Instant::now()));
+        assert!(LeaseWatch::default().may_take(&lease, 0, Instant::now()));
     }
 }

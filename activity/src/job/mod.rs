@@ -48,11 +48,11 @@ pub use board::{JobBoard, JobState, RETRY_INTERVAL, RUN_LIMIT};
 pub use driver::Driver;
 pub use history::{Run, RunFilter, runs};
 pub use lease::{LEASE_MS, Lease, Owner, leases};
-pub use request::{Answer, Request, request, withdraw};
-pub use run_here::{RunHere, run_here};
+pub use request::{Request, RequestState, request, withdraw};
+pub use run_here::{LocalRun, run_here};
 pub use schedule::{CatchUp, Schedule, ScheduleError, Timetable};
 pub use shared::Settings;
-pub use store::{Condition, Listed, list};
+pub use store::{JobRecord, JobStatus, list};
 
 /// Jobs that look for work more often have a row in the history only for runs that found some: the others would say nothing,
 /// thousands of times a day.
@@ -125,22 +125,22 @@ pub enum OnStop {
 
 /// Another job that goes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct After {
+pub struct JobDependency {
     pub job: &'static str,
     /// For how long at most it is waited for, by this job's clock: one that stands still makes it wait for as long as it takes.
     pub at_most: Option<Duration>,
 }
 
-impl After {
+impl JobDependency {
     /// The result depends on it: each time this job is due, the other runs first, however long that takes, and this one then goes
     /// by the instant for which it did. Both are due by the same clock.
-    pub const fn always(job: &'static str) -> After {
-        After { job, at_most: None }
+    pub const fn always(job: &'static str) -> JobDependency {
+        JobDependency { job, at_most: None }
     }
 
     /// The result is only sooner complete: when the other is due too or runs, it is waited for, for so long at most.
-    pub const fn at_most(job: &'static str, at_most: Duration) -> After {
-        After {
+    pub const fn at_most(job: &'static str, at_most: Duration) -> JobDependency {
+        JobDependency {
             job,
             at_most: Some(at_most),
         }
@@ -159,19 +159,19 @@ pub enum Hold {
 
 /// What a run did.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Done {
+pub enum RunReport {
     /// There was nothing to do.
     Nothing,
     /// What was done, in a few words: `3 invoices finalised`.
-    Did(String),
+    Summary(String),
 }
 
-impl Done {
+impl RunReport {
     /// `did` where it counted something.
-    pub fn counted(count: u64, did: impl FnOnce() -> String) -> Done {
+    pub fn counted(count: u64, did: impl FnOnce() -> String) -> RunReport {
         match count {
-            0 => Done::Nothing,
-            _ => Done::Did(did()),
+            0 => RunReport::Nothing,
+            _ => RunReport::Summary(did()),
         }
     }
 }
@@ -196,7 +196,7 @@ pub trait Job: Send + Sync + 'static {
     }
 
     /// What goes first. Jobs that a leased one comes after are of its group.
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         &[]
     }
 
@@ -232,7 +232,7 @@ pub trait Job: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever kept it from its work. It is tried again after [`RETRY_INTERVAL`], or its period where that is shorter.
-    async fn run(&self, run: &Context) -> Result<Done, RunError>;
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError>;
 }
 
 /// Why a run began.

@@ -12,7 +12,7 @@ use schemas::ids::JobRunId;
 use sqlx::{AnyConnection, Row as _};
 
 use super::history::{Run, RunFilter, runs};
-use super::store::{Listed, list_in};
+use super::store::{JobRecord, list_in};
 use super::{Cause, JobError, Outcome};
 
 /// What was asked of one process.
@@ -27,7 +27,7 @@ pub struct Request {
 
 /// What has become of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum RequestState {
     /// It waits for its turn.
     Waiting,
     /// Its run is under way.
@@ -45,22 +45,22 @@ pub enum Answer {
 impl Request {
     /// What has become of it, by the jobs as they are listed, and then all `runs` of the job, latest first: read in this order, a run
     /// that the list says is over is among them. `now_ms`: by the machine's clock.
-    pub fn answer(&self, listed: &[Listed], runs: &[Run], now_ms: i64) -> Answer {
-        let is_ours = |row: &&Listed| row.name == self.job && row.instance == self.instance;
+    pub fn answer(&self, listed: &[JobRecord], runs: &[Run], now_ms: i64) -> RequestState {
+        let is_ours = |row: &&JobRecord| row.name == self.job && row.instance == self.instance;
         let Some(row) = listed.iter().find(is_ours) else {
-            return Answer::Withdrawn;
+            return RequestState::Withdrawn;
         };
         let has_process = row.has_process(now_ms);
         if row.served < self.number {
             return match row.hold.as_str() {
-                _ if row.requested < self.number => Answer::Withdrawn,
-                _ if !has_process => Answer::Gone,
-                "" => Answer::Waiting,
-                why => Answer::Held(why.to_owned()),
+                _ if row.requested < self.number => RequestState::Withdrawn,
+                _ if !has_process => RequestState::Gone,
+                "" => RequestState::Waiting,
+                why => RequestState::Held(why.to_owned()),
             };
         }
         if row.running_since_ms.is_some() && has_process {
-            return Answer::Begun;
+            return RequestState::Begun;
         }
         // Of several that were asked for, the last: those before it served what was asked for before.
         let served = runs.iter().find(|run| {
@@ -70,12 +70,12 @@ impl Request {
                 && self.after.is_none_or(|after| run.id > after)
         });
         match served {
-            Some(run) if run.outcome != Outcome::Running => Answer::Ended {
+            Some(run) if run.outcome != Outcome::Running => RequestState::Ended {
                 outcome: run.outcome,
                 text: run.text.clone(),
             },
             // Its process ended before it said what became of it.
-            _ => Answer::Gone,
+            _ => RequestState::Gone,
         }
     }
 }

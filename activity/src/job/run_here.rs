@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::{LEASE_MS, leases};
 use super::shared::TICK;
-use super::watch::Looks;
+use super::watch::WatchState;
 use super::{Cause, Driver, Hold, Job, JobError, Outcome, Settings};
 
 /// How long a lease of a process that does not answer is waited for.
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 15_00
 
 /// What became of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RunHere {
+pub enum LocalRun {
     /// It ran; what it did, or why it failed.
     Ended { outcome: Outcome, text: String },
     /// It may not run now, and why.
@@ -26,7 +26,7 @@ pub enum RunHere {
 ///
 /// # Errors
 /// [`JobError::SwitchedOff`] where it is, [`JobError::Held`] when another process has its lease and renews it; as the database answers.
-pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<RunHere, JobError> {
+pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<LocalRun, JobError> {
     let name = job.name();
     if let Some(why) = job.switched_off() {
         return Err(JobError::SwitchedOff {
@@ -40,7 +40,7 @@ pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<RunHere, 
     let Some(slot) = shared.slots.first() else {
         return Err(JobError::Unknown(name.to_owned()));
     };
-    let mut looks = Looks::default();
+    let mut looks = WatchState::default();
     let since = Instant::now();
     loop {
         shared.keep_leases(&mut looks).await?;
@@ -63,7 +63,7 @@ pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<RunHere, 
     let held = slot.job.hold(now_ms).await;
     if let Hold::ByOrder(why) | Hold::Unknown(why) = held {
         shared.leave().await;
-        return Ok(RunHere::Held(why));
+        return Ok(LocalRun::Held(why));
     }
     let stop = CancellationToken::new();
     let watch = async {
@@ -78,5 +78,5 @@ pub async fn run_here(job: Arc<dyn Job>, settings: Settings) -> Result<RunHere, 
     };
     shared.leave().await;
     let text = slot.state().stored.last_text.clone();
-    Ok(RunHere::Ended { outcome, text })
+    Ok(LocalRun::Ended { outcome, text })
 }

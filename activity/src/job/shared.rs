@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub(super) owner: Owner,
     pub(super) slots: Vec<Arc<Slot>>,
     /// Jobs that the configuration switches off.
-    pub(super) off: Vec<Off>,
+    pub(super) off: Vec<DisabledJob>,
     /// How often the test clock was set.
     pub(super) epoch: AtomicU64,
     /// Leases that this process has, and until when it may go by that.
@@ -44,7 +44,7 @@ pub(super) struct Shared {
 }
 
 /// A job that is not run.
-pub(super) struct Off {
+pub(super) struct DisabledJob {
     pub(super) job: Arc<dyn Job>,
     pub(super) lease: String,
     pub(super) why: &'static str,

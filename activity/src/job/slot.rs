@@ -8,7 +8,7 @@ use schemas::ids::JobRunId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::store::{Listed, Stored};
+use super::store::{JobRecord, JobRow};
 use super::{Cause, Context, Job, Outcome, Progress, QUIET_PERIOD, Scope, Timetable, Timing};
 
 /// A run that takes longer has its row in the history while it runs.
@@ -34,7 +34,7 @@ pub(super) struct Slot {
 /// What changes.
 pub(super) struct SlotState {
     pub(super) timetable: Timetable,
-    pub(super) stored: Stored,
+    pub(super) stored: JobRow,
     /// How often the test clock had been set when it last began.
     pub(super) epoch_done: u64,
     /// How often people asked for it, as last seen.
@@ -109,7 +109,7 @@ impl Slot {
         let timing = job.timing();
         let now_ms = now_ms(timing, clock);
         let schedule = job.schedule();
-        let stored = Stored {
+        let stored = JobRow {
             name: job.name(),
             instance,
             ..Stored::default()
@@ -157,7 +157,7 @@ impl Slot {
     }
 
     /// Takes over what was written of it, when this process becomes its owner.
-    pub(super) fn take_over(&self, row: &Listed, clock: &Clock) {
+    pub(super) fn take_over(&self, row: &JobRecord, clock: &Clock) {
         let now_ms = self.now_ms(clock);
         let mut state = self.state();
         state.timetable.resume(row.handled_ms, now_ms);

@@ -8,7 +8,7 @@ use super::{JobError, Outcome, Progress};
 
 /// What a process says of a job, as it is written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stored {
+pub(super) struct JobRow {
     pub(super) name: &'static str,
     pub(super) instance: String,
     pub(super) handled_ms: Option<i64>,
@@ -40,7 +40,7 @@ pub(super) struct Registration<'a> {
 
 /// A job as the database has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
+pub struct JobRecord {
     pub name: String,
     /// Which process's; empty for a job that one process runs for all.
     pub instance: String,
@@ -74,7 +74,7 @@ pub struct Listed {
 
 /// What a job is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Condition {
+pub enum JobStatus {
     Running,
     /// Its last run failed.
     Failing,
@@ -90,21 +90,21 @@ pub enum Condition {
     SwitchedOff,
 }
 
-impl Condition {
+impl JobStatus {
     pub fn name(self) -> &'static str {
         match self {
-            Condition::Running => "running",
-            Condition::Failing => "failing",
-            Condition::Held => "on hold",
-            Condition::Good => "ok",
-            Condition::New => "not run yet",
-            Condition::NoProcess => "no process",
-            Condition::SwitchedOff => "switched off",
+            JobStatus::Running => "running",
+            JobStatus::Failing => "failing",
+            JobStatus::Held => "on hold",
+            JobStatus::Good => "ok",
+            JobStatus::New => "not run yet",
+            JobStatus::NoProcess => "no process",
+            JobStatus::SwitchedOff => "switched off",
         }
     }
 }
 
-impl Listed {
+impl JobRecord {
     /// Whether a process has its lease, by the machine's clock, and so decides whether it runs.
     pub fn is_leased(&self, now_ms: i64) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_held(now_ms))
@@ -117,19 +117,19 @@ impl Listed {
     }
 
     /// What it is doing, by the machine's clock.
-    pub fn condition(&self, now_ms: i64) -> Condition {
+    pub fn condition(&self, now_ms: i64) -> JobStatus {
         if !self.switched_off.is_empty() {
-            return Condition::SwitchedOff;
+            return JobStatus::SwitchedOff;
         }
         if !self.has_process(now_ms) {
-            return Condition::NoProcess;
+            return JobStatus::NoProcess;
         }
         match self.last_outcome {
-            _ if self.running_since_ms.is_some() => Condition::Running,
-            _ if !self.hold.is_empty() => Condition::Held,
-            _ if self.failures_in_a_row > 0 => Condition::Failing,
-            None => Condition::New,
-            Some(_) => Condition::Good,
+            _ if self.running_since_ms.is_some() => JobStatus::Running,
+            _ if !self.hold.is_empty() => JobStatus::Held,
+            _ if self.failures_in_a_row > 0 => JobStatus::Failing,
+            None => JobStatus::New,
+            Some(_) => JobStatus::Good,
         }
     }
 
@@ -143,13 +143,13 @@ impl Listed {
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.
-pub async fn list(pool: &AnyPool) -> Result<Vec<Listed>, JobError> {
+pub async fn list(pool: &AnyPool) -> Result<Vec<JobRecord>, JobError> {
     let mut connection = pool.acquire().await?;
     list_in(&mut connection).await
 }
 
 /// As [`list`], in the caller's transaction.
-pub(super) async fn list_in(connection: &mut AnyConnection) -> Result<Vec<Listed>, JobError> {
+pub(super) async fn list_in(connection: &mut AnyConnection) -> Result<Vec<JobRecord>, JobError> {
     let leases = leases(&mut *connection).await?;
     let rows = sqlx::query(
         "SELECT name, instance, lease, description, schedule, waits_for, handled_ms, next_at_ms, running_since_ms, \
@@ -162,14 +162,14 @@ pub(super) async fn list_in(connection: &mut AnyConnection) -> Result<Vec<Listed
     rows.iter().map(|row| read(row, &leases)).collect()
 }
 
-fn read(row: &AnyRow, leases: &[Lease]) -> Result<Listed, JobError> {
+fn read(row: &AnyRow, leases: &[Lease]) -> Result<JobRecord, JobError> {
     let count = |column: &str| -> Result<u64, sqlx::Error> {
         let value: i64 = row.try_get(column)?;
         Ok(u64::try_from(value).unwrap_or(0))
     };
     let lease: String = row.try_get("lease")?;
     let outcome: String = row.try_get("last_outcome")?;
-    Ok(Listed {
+    Ok(JobRecord {
         name: row.try_get("name")?,
         instance: row.try_get("instance")?,
         description: row.try_get("description")?,
@@ -258,7 +258,7 @@ pub(super) async fn switch_off(connection: &mut AnyConnection, name: &str, why: 
 /// Writes what the owner of its lease says of a job; false when that is somebody else by now.
 pub(super) async fn save(
     connection: &mut AnyConnection,
-    stored: &Stored,
+    stored: &JobRow,
     owner: &str,
     now_ms: i64,
 ) -> Result<bool, sqlx::Error> {

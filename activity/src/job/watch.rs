@@ -10,7 +10,7 @@ use schemas::clock;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::lease::{self, LOST_AFTER, Lease, RENEW_EVERY, Watch};
+use super::lease::{self, LOST_AFTER, Lease, LeaseWatch, RENEW_EVERY};
 use super::shared::{Shared, TICK};
 use super::slot::{Slot, waits_for};
 use super::{JobError, causes, history, store};
@@ -22,9 +22,9 @@ const STALE_WRITE_EVERY: Duration = Duration::from_secs(60);
 
 /// What the watch remembers from one look to the next.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct WatchState {
     is_registered: bool,
-    leases: Watch,
+    leases: LeaseWatch,
     renewed: Option<Instant>,
     written: Option<Instant>,
     stale_written: Option<Instant>,
@@ -37,7 +37,7 @@ fn has_passed(since: Option<Instant>, time: Duration) -> bool {
     since.is_none_or(|since| since.elapsed() >= time)
 }
 
-pub(super) async fn keep_watch(shared: Arc<Shared>, mut looks: Looks, stop: CancellationToken) {
+pub(super) async fn keep_watch(shared: Arc<Shared>, mut looks: WatchState, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -49,7 +49,7 @@ pub(super) async fn keep_watch(shared: Arc<Shared>, mut looks: Looks, stop: Canc
 
 impl Shared {
     /// One look: the test clock, leases, what people asked for, and what is to be written.
-    pub(super) async fn look(&self, looks: &mut Looks) {
+    pub(super) async fn look(&self, looks: &mut WatchState) {
         self.follow_clock().await;
         match self.keep_leases(looks).await {
             Ok(()) => {
@@ -125,7 +125,7 @@ impl Shared {
         names.collect()
     }
 
-    pub(super) async fn keep_leases(&self, looks: &mut Looks) -> Result<(), JobError> {
+    pub(super) async fn keep_leases(&self, looks: &mut WatchState) -> Result<(), JobError> {
         let database = &self.settings.database;
         if !looks.is_registered {
             self.register().await?;

@@ -17,7 +17,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::store;
 use crate::act::{Act, Note};
-use crate::audit::{AuditError, Entered, Risk};
+use crate::audit::{AuditError, AuditReceipt, Risk};
 use crate::event::{self, EventType, NewEvent};
 use crate::hex::hex;
 
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Value {
 /// A value as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", untagged)]
-enum Kept {
+enum StoredValue {
     Plain { plain: String },
     Secret { salt: String, sha256: String },
 }
@@ -51,13 +51,13 @@ fn sha256(salt: &str, text: &str) -> String {
     hex(&Sha256::digest(format!("{salt}:{text}").as_bytes()))
 }
 
-impl Kept {
-    fn of(value: &Value) -> Kept {
+impl StoredValue {
+    fn of(value: &Value) -> StoredValue {
         match value {
-            Value::Plain(text) => Kept::Plain { plain: text.clone() },
+            Value::Plain(text) => StoredValue::Plain { plain: text.clone() },
             Value::Secret(text) => {
                 let salt = hex(&random::<[u8; 16]>());
-                Kept::Secret {
+                StoredValue::Secret {
                     sha256: sha256(&salt, text),
                     salt,
                 }
@@ -67,8 +67,8 @@ impl Kept {
 
     fn is(&self, value: &Value) -> bool {
         match (self, value) {
-            (Kept::Plain { plain }, Value::Plain(text)) => plain == text,
-            (Kept::Secret { salt, sha256: known }, Value::Secret(text)) => sha256(salt, text) == *known,
+            (StoredValue::Plain { plain }, Value::Plain(text)) => plain == text,
+            (StoredValue::Secret { salt, sha256: known }, Value::Secret(text)) => sha256(salt, text) == *known,
             _ => false,
         }
     }
@@ -76,8 +76,8 @@ impl Kept {
     /// For the audit log.
     fn told(&self) -> &str {
         match self {
-            Kept::Plain { plain } => plain,
-            Kept::Secret { .. } => "(secret)",
+            StoredValue::Plain { plain } => plain,
+            StoredValue::Secret { .. } => "(secret)",
         }
     }
 }
@@ -95,7 +95,7 @@ pub struct Difference {
 ///
 /// # Errors
 /// As [`Act::commit`].
-pub async fn commit_gateways(mut act: Act, found: Difference) -> Result<Entered, AuditError> {
+pub async fn commit_gateways(mut act: Act, found: Difference) -> Result<AuditReceipt, AuditError> {
     let now_ms = act.now_ms();
     let entered = act.enter(found.note).await?;
     let event = NewEvent {
@@ -123,7 +123,7 @@ pub async fn look(
         .bind(&setting)
         .fetch_optional(&mut *connection)
         .await?;
-    let before: BTreeMap<String, Kept> = match row {
+    let before: BTreeMap<String, StoredValue> = match row {
         None => BTreeMap::new(),
         Some(row) => {
             let text: String = row.try_get(0)?;
@@ -134,9 +134,9 @@ pub async fn look(
     let mut changes = serde_json::Map::new();
     for (name, value) in values {
         let kept = before.get(name).filter(|kept| kept.is(value));
-        let new = kept.cloned().unwrap_or_else(|| Kept::of(value));
+        let new = kept.cloned().unwrap_or_else(|| StoredValue::of(value));
         if kept.is_none() {
-            let change = json!({ "before": before.get(name).map(Kept::told), "after": new.told() });
+            let change = json!({ "before": before.get(name).map(StoredValue::told), "after": new.told() });
             changes.insert(name.clone(), change);
         }
         after.insert(name.clone(), new);

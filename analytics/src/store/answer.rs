@@ -1,4 +1,5 @@
-//! What a store answers, beside the answers of billing ([`schemas::usage`]) and the truth check ([`crate::truth`]).
+//! What a store answers, beside the answers of billing ([`schemas::usage`]) and the truth check
+//! ([`crate::counter_reconciliation`]).
 
 use schemas::address::Address;
 

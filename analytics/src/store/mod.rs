@@ -29,7 +29,7 @@ use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 pub use answer::{Attribution, ExporterCount, Overview, OverviewSeries, WindowCount, WindowVolume};
 pub use error::StoreError;
 pub use question::{Dimension, MeteredService, Meters, PeriodQuery, SeriesQuery, Step};
-pub use truth::{Direction, Guess, TruthRow, Verdict};
+pub use truth::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 
 /// Answers questions about stored flows and usage.
 ///
@@ -101,10 +101,14 @@ pub trait FlowStore: std::fmt::Debug + Send + Sync {
     async fn top_peers(&self, service: u32, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<Peer>, StoreError>;
 
     /// Hours that were compared with interface counters and start in the range, by hour, exporter, interface and direction.
-    async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, StoreError>;
+    async fn counter_reconciliation(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<CounterReconciliationRow>, StoreError>;
 
     /// The last whole hour that was compared with interface counters, unless it began more than a day before `now_ms`.
-    async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, StoreError>;
+    async fn latest_counter_reconciliation(&self, now_ms: i64) -> Result<Vec<CounterReconciliationRow>, StoreError>;
 }
 
 impl From<crate::Analytics> for Arc<dyn FlowStore> {

@@ -1,4 +1,4 @@
-//! What the truth check ([`crate::truth`]) found, as a store answers it.
+//! What the truth check ([`crate::counter_reconciliation`]) found, as a store answers it.
 
 use schemas::address::Address;
 
@@ -24,7 +24,7 @@ impl Direction {
 
 /// One row of `truth_1h`; the columns are told in `docs/tables.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct TruthRow {
+pub struct CounterReconciliationRow {
     pub hour_start_ms: i64,
     pub exporter: Address,
     pub if_index: u32,
@@ -39,10 +39,10 @@ pub struct TruthRow {
     pub ratio_ppm: u32,
     pub bound_ppm: u32,
     pub verdict: Verdict,
-    pub guess: Option<Guess>,
+    pub guess: Option<MismatchCause>,
 }
 
-impl TruthRow {
+impl CounterReconciliationRow {
     pub fn is_finding(&self) -> bool {
         self.verdict == Verdict::Mismatch
     }
@@ -112,7 +112,7 @@ impl Verdict {
 /// What a mismatch may come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Guess {
+pub enum MismatchCause {
     SamplingRate,
     RateNotApplied,
     RateAppliedTwice,
@@ -123,31 +123,33 @@ pub enum Guess {
     NotSampled,
 }
 
-impl Guess {
-    pub const ALL: [Guess; 7] = [
-        Guess::SamplingRate,
-        Guess::RateNotApplied,
-        Guess::RateAppliedTwice,
-        Guess::IngressOnly,
-        Guess::CountedTwice,
-        Guess::Layer2Octets,
-        Guess::NotSampled,
+impl MismatchCause {
+    pub const ALL: [MismatchCause; 7] = [
+        MismatchCause::SamplingRate,
+        MismatchCause::RateNotApplied,
+        MismatchCause::RateAppliedTwice,
+        MismatchCause::IngressOnly,
+        MismatchCause::CountedTwice,
+        MismatchCause::Layer2Octets,
+        MismatchCause::NotSampled,
     ];
 
     /// As a question, as it is stored and shown.
     pub fn question(self) -> &'static str {
         match self {
-            Guess::SamplingRate => "sampling rate?",
-            Guess::RateNotApplied => "sampling rate not applied?",
-            Guess::RateAppliedTwice => "sampling rate applied twice?",
-            Guess::IngressOnly => "ingress only?",
-            Guess::CountedTwice => "counted at ingress and egress?",
-            Guess::Layer2Octets => "octets of layer 2 counted?",
-            Guess::NotSampled => "not sampled?",
+            MismatchCause::SamplingRate => "sampling rate?",
+            MismatchCause::RateNotApplied => "sampling rate not applied?",
+            MismatchCause::RateAppliedTwice => "sampling rate applied twice?",
+            MismatchCause::IngressOnly => "ingress only?",
+            MismatchCause::CountedTwice => "counted at ingress and egress?",
+            MismatchCause::Layer2Octets => "octets of layer 2 counted?",
+            MismatchCause::NotSampled => "not sampled?",
         }
     }
 
-    pub fn parse(question: &str) -> Option<Guess> {
-        Guess::ALL.into_iter().find(|guess| guess.question() == question)
+    pub fn parse(question: &str) -> Option<MismatchCause> {
+        MismatchCause::ALL
+            .into_iter()
+            .find(|guess| guess.question() == question)
     }
 }

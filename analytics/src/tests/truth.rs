@@ -9,7 +9,9 @@ use tables::definitions::{COUNTERS, TRUTH_1H, USAGE_5M};
 use tables::flow::address_array;
 
 use super::*;
-use crate::truth::{CHECK_DELAY_MS, Guess, TruthRow, TruthSettings, Verdict};
+use crate::counter_reconciliation::{
+    CHECK_DELAY_MS, CounterReconciliationRow, CounterReconciliationSettings, MismatchCause, Verdict,
+};
 
 const SWITCH: &str = "198.51.100.9";
 const RATE: u32 = 1_000;
@@ -18,12 +20,12 @@ const FRAME: u64 = 1_518;
 /// When the first hour is due.
 const DUE: i64 = T0 + HOUR + CHECK_DELAY_MS;
 
-fn settings(exporters: Vec<ExporterConfig>) -> TruthSettings {
+fn settings(exporters: Vec<ExporterConfig>) -> CounterReconciliationSettings {
     let metering = MeteringConfig {
         exporters,
         ..MeteringConfig::default()
     };
-    TruthSettings {
+    CounterReconciliationSettings {
         metering: Arc::new(metering),
         tolerance_percent: 5,
     }
@@ -110,16 +112,16 @@ impl Fixture {
         fixture
     }
 
-    async fn truth(&self, settings: &TruthSettings) -> Vec<TruthRow> {
+    async fn counter_reconciliation(&self, settings: &CounterReconciliationSettings) -> Vec<CounterReconciliationRow> {
         self.analytics
-            .judge_truth(settings, T0, T0 + DAY, T0 + DAY)
+            .reconcile_counters(settings, T0, T0 + DAY, T0 + DAY)
             .await
             .unwrap();
-        self.analytics.truth(T0, T0 + DAY).await.unwrap()
+        self.analytics.counter_reconciliation(T0, T0 + DAY).await.unwrap()
     }
 }
 
-fn verdicts(rows: &[TruthRow]) -> Vec<(u32, &'static str, Verdict, Option<Guess>)> {
+fn verdicts(rows: &[CounterReconciliationRow]) -> Vec<(u32, &'static str, Verdict, Option<MismatchCause>)> {
     rows.iter()
         .map(|row| (row.if_index, row.direction.name(), row.verdict, row.guess))
         .collect()
@@ -128,7 +130,7 @@ fn verdicts(rows: &[TruthRow]) -> Vec<(u32, &'static str, Verdict, Option<Guess>
 #[tokio::test]
 async fn flows_that_the_counters_confirm_are_no_finding() {
     let fixture = Fixture::of_one_hour();
-    let rows = fixture.truth(&settings(vec![])).await;
+    let rows = fixture.counter_reconciliation(&settings(vec![])).await;
     assert_eq!(
         verdicts(&rows),
         [
@@ -155,10 +157,10 @@ async fn flows_that_the_counters_confirm_are_no_finding() {
 #[tokio::test]
 async fn a_wrong_rate_shows_whichever_way_it_is_wrong() {
     for (rate, ratio_ppm, guess) in [
-        (1, 1_000, Guess::RateNotApplied),
-        (500, 500_000, Guess::IngressOnly),
-        (610, 610_000, Guess::SamplingRate),
-        (2_000, 2_000_000, Guess::CountedTwice),
+        (1, 1_000, MismatchCause::RateNotApplied),
+        (500, 500_000, MismatchCause::IngressOnly),
+        (610, 610_000, MismatchCause::SamplingRate),
+        (2_000, 2_000_000, MismatchCause::CountedTwice),
     ] {
         let fixture = Fixture::of_one_hour();
         let table = fixture.flows();
@@ -176,7 +178,7 @@ async fn a_wrong_rate_shows_whichever_way_it_is_wrong() {
             ..Commit::default()
         };
         table.commit(commit).unwrap();
-        let row = fixture.truth(&settings(vec![])).await[0];
+        let row = fixture.counter_reconciliation(&settings(vec![])).await[0];
         assert_eq!(
             (row.verdict, row.guess, row.ratio_ppm),
             (Verdict::Mismatch, Some(guess), ratio_ppm),
@@ -194,7 +196,7 @@ async fn each_direction_is_compared_with_its_own_observations() {
         .map(|flow| Flow { direction: 1, ..flow })
         .collect();
     fixture.add_flows(&leaving);
-    let rows = fixture.truth(&settings(vec![])).await;
+    let rows = fixture.counter_reconciliation(&settings(vec![])).await;
     assert_eq!(
         verdicts(&rows),
         [
@@ -215,13 +217,13 @@ async fn a_metered_interface_without_flows_is_a_finding() {
         ..ExporterConfig::unlisted(address(SWITCH))
     };
     let fixture = Fixture::of_one_hour();
-    let rows = fixture.truth(&settings(vec![exporter(2)])).await;
+    let rows = fixture.counter_reconciliation(&settings(vec![exporter(2)])).await;
     assert_eq!(
         (rows[3].verdict, rows[3].guess),
-        (Verdict::Mismatch, Some(Guess::NotSampled))
+        (Verdict::Mismatch, Some(MismatchCause::NotSampled))
     );
     assert_eq!(rows[3].ratio_ppm, 0);
-    let rows = fixture.truth(&settings(vec![exporter(1)])).await;
+    let rows = fixture.counter_reconciliation(&settings(vec![exporter(1)])).await;
     assert_eq!(rows[3].verdict, Verdict::NotSampled, "metering does not rest on it");
 }
 
@@ -245,7 +247,7 @@ async fn a_reboot_a_wrap_and_lost_samples_are_left_out() {
         }
     }
     fixture.add_counters(&rows);
-    let row = fixture.truth(&settings(vec![])).await[0];
+    let row = fixture.counter_reconciliation(&settings(vec![])).await[0];
     assert_eq!((row.verdict, row.ratio_ppm), (Verdict::Agrees, 1_000_000));
     let whole_minutes = 10 + 25 + 20;
     assert_eq!(i64::from(row.covered_ms), whole_minutes * 60_000 - 3 * 30_000);
@@ -257,7 +259,12 @@ async fn hours_are_judged_when_they_are_over_and_again_when_data_comes_late() {
     let settings = settings(vec![]);
     let pass = |now_ms| {
         let (analytics, settings) = (fixture.analytics.clone(), settings.clone());
-        async move { analytics.refresh_truth(&settings, now_ms).await.unwrap() }
+        async move {
+            analytics
+                .refresh_counter_reconciliation(&settings, now_ms)
+                .await
+                .unwrap()
+        }
     };
     assert_eq!(pass(DUE - 1).await.hours, 0, "flows of the hour may still come");
     assert_eq!((pass(DUE).await.hours, pass(DUE).await.hours), (1, 0));
@@ -270,11 +277,24 @@ async fn hours_are_judged_when_they_are_over_and_again_when_data_comes_late() {
         std::fs::read(table.dir().join(path)).unwrap()
     };
     let before = file();
-    assert_eq!(fixture.truth(&settings).await.len(), 4);
+    assert_eq!(fixture.counter_reconciliation(&settings).await.len(), 4);
     assert!(before == file(), "judged again it is the same");
-    assert_eq!(fixture.analytics.truth_now(DUE).await.unwrap().len(), 4);
+    assert_eq!(
+        fixture
+            .analytics
+            .latest_counter_reconciliation(DUE)
+            .await
+            .unwrap()
+            .len(),
+        4
+    );
     assert!(
-        fixture.analytics.truth_now(T0 + 2 * DAY).await.unwrap().is_empty(),
+        fixture
+            .analytics
+            .latest_counter_reconciliation(T0 + 2 * DAY)
+            .await
+            .unwrap()
+            .is_empty(),
         "too old to tell of now"
     );
 
@@ -285,8 +305,15 @@ async fn hours_are_judged_when_they_are_over_and_again_when_data_comes_late() {
         (1, 1),
         "the same packets came a second time"
     );
-    let row = fixture.analytics.truth_now(DUE + HOUR).await.unwrap()[0];
-    assert_eq!((row.guess, row.ratio_ppm), (Some(Guess::CountedTwice), 2_000_000));
+    let row = fixture
+        .analytics
+        .latest_counter_reconciliation(DUE + HOUR)
+        .await
+        .unwrap()[0];
+    assert_eq!(
+        (row.guess, row.ratio_ppm),
+        (Some(MismatchCause::CountedTwice), 2_000_000)
+    );
     let stored = fixture
         .json("SELECT addr_text(exporter) AS exporter, verdict, guess FROM truth_1h WHERE verdict = 'mismatch'")
         .await;

@@ -3,7 +3,7 @@
 use activity::act::Note;
 use activity::channel::endpoint;
 use activity::password_reset::{self, PasswordResetError};
-use schemas::identity::{self, Ending, Role};
+use schemas::identity::{self, Role, SessionsToEnd};
 use schemas::ids::{ApprovalId, CustomerId, RefundId, UserId};
 use schemas::inventory;
 use schemas::money::{Currency, Money, MoneyError};
@@ -15,11 +15,11 @@ use crate::action::{Action, ActionError, PriceVersion};
 use crate::catalog::NewPrice;
 use crate::catalog_act::add_price_moving;
 use crate::price::UsagePrice;
-use crate::refund::{self, Confirmed, RefundError, RefundRequest};
+use crate::refund::{self, RefundConfirmation, RefundError, RefundRequest};
 use crate::settlement::SettlementError;
-use crate::subscription::change::{End, cancel};
+use crate::subscription::change::{CancellationTime, cancel};
 use crate::subscription::transfer;
-use crate::subscription::{State, contracts_of, subscription};
+use crate::subscription::{SubscriptionState, contracts_of, subscription};
 use crate::top_up::TopUpError;
 use crate::{BillingError, exclusion, settlement, top_up};
 
@@ -58,7 +58,7 @@ schemas::error_codes! {
 
 /// What became of an approved action.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Done {
+pub enum ExecutionOutcome {
     /// It was done; what exactly, in a sentence.
     Executed(String),
     /// It is written down, and its gateway is asked once this is committed ([`crate::refund::ask`], or who reconciles next).
@@ -67,7 +67,7 @@ pub enum Done {
 
 impl Action {
     /// What is left for a person once it is approved, and for whom; `None` where approving it does all there is to do.
-    pub fn by_hand(&self) -> Option<String> {
+    pub fn manual_step(&self) -> Option<String> {
         match self {
             Action::AccountDeletion { customer } => Some(format!(
                 "Finance: once the last invoice of {customer} is paid, delete its payment methods at the gateway."
@@ -89,10 +89,10 @@ pub async fn carry_out(
     (by, name): (Admin<'_>, &str),
     shown: &str,
     now_ms: i64,
-) -> Result<(Done, Note), ExecuteError> {
+) -> Result<(ExecutionOutcome, Note), ExecuteError> {
     let (action, note) = super::approve(&mut *connection, id, by, now_ms).await?;
     let (done, changed) = execute(connection, &action.confirmed(shown), name, now_ms).await?;
-    let (Done::Executed(text) | Done::Refunding { what: text, .. }) = &done;
+    let (ExecutionOutcome::Executed(text) | ExecutionOutcome::Refunding { what: text, .. }) = &done;
     let mut change = note.change.clone();
     change["after"] = json!({ "done": text });
     if !changed.is_null() {
@@ -112,19 +112,19 @@ pub async fn execute(
     action: &Action,
     actor: &str,
     now_ms: i64,
-) -> Result<(Done, Value), ExecuteError> {
+) -> Result<(ExecutionOutcome, Value), ExecuteError> {
     let mut change = Value::Null;
     let done = match action {
         Action::BulkTermination { subscriptions, reason } => {
             let mut ended = 0;
             for id in subscriptions {
-                if subscription(&mut *connection, *id).await?.state == State::Ended {
+                if subscription(&mut *connection, *id).await?.state == SubscriptionState::Ended {
                     continue;
                 }
-                cancel(&mut *connection, *id, End::Now, reason, actor, now_ms).await?;
+                cancel(&mut *connection, *id, CancellationTime::Now, reason, actor, now_ms).await?;
                 ended += 1;
             }
-            Done::Executed(format!("{} ended", count(ended, "subscription")))
+            ExecutionOutcome::Executed(format!("{} ended", count(ended, "subscription")))
         }
         Action::PriceChange {
             plan, currency, prices, ..
@@ -160,7 +160,7 @@ pub async fn execute(
                 1 => changes.remove(0),
                 _ => Value::Array(changes),
             };
-            Done::Executed(said.join("; "))
+            ExecutionOutcome::Executed(said.join("; "))
         }
         Action::AccountDeletion { customer } => delete_account(connection, *customer, actor, now_ms).await?,
         Action::Refund {
@@ -177,7 +177,7 @@ pub async fn execute(
                 amount: Some(Money::new(*amount_minor, currency.parse()?)),
                 reason,
             };
-            let confirmed = Confirmed {
+            let confirmed = RefundConfirmation {
                 shown: Some(shown),
                 is_approved: true,
                 reference: reference.as_deref(),
@@ -188,7 +188,7 @@ pub async fn execute(
                 .note
                 .map_or(String::new(), |note| format!(", with credit note {note}"));
             let what = format!("{} of {} of {payment}{note}", made.refund, made.preview.amount);
-            Done::Refunding {
+            ExecutionOutcome::Refunding {
                 refund: made.refund,
                 what,
             }
@@ -203,7 +203,7 @@ pub async fn execute(
         } => {
             let amount = Money::new(*amount_minor, currency.parse()?);
             let (granted, note) = top_up::grant(connection, *customer, amount, cause, reason, now_ms).await?;
-            Done::Executed(match note {
+            ExecutionOutcome::Executed(match note {
                 Some(note) => {
                     change = note.change;
                     format!("{amount} of credit granted to {customer}")
@@ -226,7 +226,7 @@ pub async fn execute(
                 )));
             }
             let amount = settlement::write_off(connection, *invoice, reason, now_ms).await?;
-            Done::Executed(format!("{amount} of {invoice} written off"))
+            ExecutionOutcome::Executed(format!("{amount} of {invoice} written off"))
         }
         Action::UsageExclusion {
             service,
@@ -236,11 +236,11 @@ pub async fn execute(
             ..
         } => {
             let made = exclusion::exclude(connection, *service, (*from_ms, *to_ms), reason, actor, now_ms).await?;
-            Done::Executed(format!("{} of {service} made", made.id))
+            ExecutionOutcome::Executed(format!("{} of {service} made", made.id))
         }
         Action::ServiceTransfer { transfer, .. } => {
             transfer::approve(connection, *transfer, actor, now_ms).await?;
-            Done::Executed(format!("{transfer} approved"))
+            ExecutionOutcome::Executed(format!("{transfer} approved"))
         }
         Action::AdminCreated { user } => {
             let found = identity::user(&mut *connection, *user).await?;
@@ -249,9 +249,9 @@ pub async fn execute(
             match found.disabled_at_ms {
                 Some(_) => {
                     identity::set_disabled(connection, *user, None).await?;
-                    Done::Executed(format!("{user} can sign in"))
+                    ExecutionOutcome::Executed(format!("{user} can sign in"))
                 }
-                None => Done::Executed(format!("{user} could sign in already")),
+                None => ExecutionOutcome::Executed(format!("{user} could sign in already")),
             }
         }
         Action::AdminDeleted { user } => delete_admin(connection, *user, now_ms).await?,
@@ -269,14 +269,16 @@ async fn change_role(
     role: &str,
     customer: Option<CustomerId>,
     change: &mut Value,
-) -> Result<Done, ExecuteError> {
+) -> Result<ExecutionOutcome, ExecuteError> {
     let role: Role = role
         .parse()
         .map_err(|error: identity::RoleError| ExecuteError::Changed(error.to_string()))?;
     let before = identity::user(&mut *connection, user).await?;
     let before = before.ok_or_else(|| ExecuteError::Changed(format!("there is no {user}")))?;
     if (before.role, before.customer) == (role, customer) {
-        return Ok(Done::Executed(format!("{user} had the role {role} already")));
+        return Ok(ExecutionOutcome::Executed(format!(
+            "{user} had the role {role} already"
+        )));
     }
     if let Some(customer) = customer {
         inventory::customer(&mut *connection, customer)
@@ -284,13 +286,13 @@ async fn change_role(
             .map_err(BillingError::from)?;
     }
     identity::set_role(&mut *connection, user, role, customer).await?;
-    identity::end_sessions(&mut *connection, user, Ending::All).await?;
+    identity::end_sessions(&mut *connection, user, SessionsToEnd::All).await?;
     password_reset::void(connection, user).await?;
     *change = json!({
         "before": { "role": before.role.name(), "customer": before.customer },
         "after": { "role": role.name(), "customer": customer },
     });
-    Ok(Done::Executed(format!(
+    Ok(ExecutionOutcome::Executed(format!(
         "{user} has the role {role}; their sessions were ended"
     )))
 }
@@ -302,7 +304,7 @@ async fn delete_account(
     customer: CustomerId,
     actor: &str,
     now_ms: i64,
-) -> Result<Done, ExecuteError> {
+) -> Result<ExecutionOutcome, ExecuteError> {
     inventory::customer(&mut *connection, customer)
         .await
         .map_err(BillingError::from)?;
@@ -311,13 +313,13 @@ async fn delete_account(
     let running = contracts
         .iter()
         .map(|contract| &contract.subscription)
-        .filter(|subscription| subscription.state != State::Ended && subscription.parent.is_none());
+        .filter(|subscription| subscription.state != SubscriptionState::Ended && subscription.parent.is_none());
     let mut ended = 0;
     for subscription in running {
         cancel(
             &mut *connection,
             subscription.id,
-            End::Now,
+            CancellationTime::Now,
             "account deleted",
             actor,
             now_ms,
@@ -335,7 +337,7 @@ async fn delete_account(
     inventory::mark_customer_deleted(connection, customer, now_ms)
         .await
         .map_err(BillingError::from)?;
-    Ok(Done::Executed(format!(
+    Ok(ExecutionOutcome::Executed(format!(
         "{customer} deleted: {} ended, {} signed out for good; documents and postings are kept",
         count(ended, "subscription"),
         count(users, "user")
@@ -348,11 +350,15 @@ fn count(number: u64, noun: &str) -> String {
 }
 
 /// Signs an admin out for good. Whoever asked and whoever approves are two, so there is an admin left.
-async fn delete_admin(connection: &mut AnyConnection, user: UserId, now_ms: i64) -> Result<Done, ExecuteError> {
+async fn delete_admin(
+    connection: &mut AnyConnection,
+    user: UserId,
+    now_ms: i64,
+) -> Result<ExecutionOutcome, ExecuteError> {
     let could_sign_in = identity::disable_admin(&mut *connection, user, now_ms).await?;
     identity::forget_devices(&mut *connection, user).await?;
     password_reset::void(connection, user).await?;
-    Ok(Done::Executed(match could_sign_in {
+    Ok(ExecutionOutcome::Executed(match could_sign_in {
         false => format!("{user} was no admin who could sign in any more"),
         true => format!("{user} cannot sign in any more"),
     }))

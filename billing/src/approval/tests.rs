@@ -115,7 +115,7 @@ async fn f60_what_is_approved_is_what_was_asked_for() {
 const BEN_ACTS: &str = "user2@example.net";
 
 /// Asks as ada, approves as ben, and does it.
-async fn approved(database: &Database, action: Action) -> (Done, serde_json::Value) {
+async fn approved(database: &Database, action: Action) -> (ExecutionOutcome, serde_json::Value) {
     let mut transaction = database.begin_write().await.unwrap();
     let new = NewRequest {
         action,
@@ -158,7 +158,7 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
             .unwrap();
     }
     let (done, _) = approved(&world.database, Action::AccountDeletion { customer }).await;
-    let Done::Executed(said) = done else {
+    let ExecutionOutcome::Executed(said) = done else {
         panic!("billing does it: {done:?}")
     };
     assert!(
@@ -167,9 +167,9 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     );
     let mut connection = world.database.pool().acquire().await.unwrap();
     let ended = crate::subscription::subscription(&mut *connection, contract.subscription.id).await;
-    assert_eq!(ended.unwrap().state, crate::subscription::State::Ended);
+    assert_eq!(ended.unwrap().state, crate::subscription::SubscriptionState::Ended);
     let goes_on = crate::subscription::subscription(&mut *connection, stays.subscription.id).await;
-    assert_eq!(goes_on.unwrap().state, crate::subscription::State::Active);
+    assert_eq!(goes_on.unwrap().state, crate::subscription::SubscriptionState::Active);
     drop(connection);
     let users = "SELECT count(*) FROM users WHERE disabled_at_ms IS NOT NULL";
     assert_eq!(count(&world.database, users).await, 1);
@@ -204,7 +204,7 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     assert_eq!(count(&world.database, "SELECT count(*) FROM invoices").await, 2);
     let (again, _) = approved(&world.database, Action::AccountDeletion { customer }).await;
     assert!(
-        matches!(&again, Done::Executed(said) if said.contains("0 subscriptions ended, 0 users")),
+        matches!(&again, ExecutionOutcome::Executed(said) if said.contains("0 subscriptions ended, 0 users")),
         "{again:?}"
     );
     // An account that there is not is not approved.
@@ -238,7 +238,7 @@ async fn f60_an_approved_price_is_checked_and_recorded_as_any_other() {
     };
     let (done, change) = approved(&world.database, wanted).await;
     assert!(
-        matches!(&done, Done::Executed(said) if said.contains("1 subscriptions change")),
+        matches!(&done, ExecutionOutcome::Executed(said) if said.contains("1 subscriptions change")),
         "{done:?}"
     );
     assert_eq!(change["after"]["base"], "USD 42.00");
@@ -265,7 +265,10 @@ async fn f60_an_admin_who_was_deleted_decides_nothing_any_more() {
     let world = world().await;
     insert_user(&world.database, UserId(7), "admin", None).await;
     let (done, _) = approved(&world.database, Action::AdminDeleted { user: UserId(7) }).await;
-    assert_eq!(done, Done::Executed("usr_7 cannot sign in any more".to_owned()));
+    assert_eq!(
+        done,
+        ExecutionOutcome::Executed("usr_7 cannot sign in any more".to_owned())
+    );
     let id = asked(&world).await;
     let mut connection = world.database.pool().acquire().await.unwrap();
     let refused = approve(&mut connection, id, admin(UserId(7)), 40).await.unwrap_err();
@@ -276,7 +279,7 @@ async fn f60_an_admin_who_was_deleted_decides_nothing_any_more() {
     drop(connection);
     // Finance is no admin: that is not what was approved.
     let done = approved(&world.database, Action::AdminDeleted { user: FAY }).await;
-    assert!(matches!(done, (Done::Executed(said), _) if said.contains("was no admin")));
+    assert!(matches!(done, (ExecutionOutcome::Executed(said), _) if said.contains("was no admin")));
     let enabled = "SELECT count(*) FROM users WHERE id = 3 AND disabled_at_ms IS NULL";
     assert_eq!(count(&world.database, enabled).await, 1);
 }

@@ -42,7 +42,7 @@ impl Spend {
 }
 
 /// What a line is for.
-struct Charged {
+struct LineScope {
     kind: LineKind,
     in_advance: bool,
     period_start_ms: i64,
@@ -51,7 +51,7 @@ struct Charged {
     invoiced_at_ms: i64,
 }
 
-impl Charged {
+impl LineScope {
     /// The instant that decides in which cycle it counts.
     fn counts_at_ms(&self) -> i64 {
         match self.kind {
@@ -90,7 +90,7 @@ pub(super) async fn spend(
     for draft in drafts {
         for line in draft.lines.iter().filter(|line| !is_excluded(line)) {
             let is_running = draft.due_ms > now_ms;
-            let charged = Charged {
+            let charged = LineScope {
                 kind: line.kind,
                 in_advance: line.period_end_ms > draft.due_ms,
                 period_start_ms: line.period_start_ms,
@@ -162,7 +162,7 @@ async fn finalised(
         }
         let timing: Option<String> = row.try_get("base_timing")?;
         let (period_end_ms, invoiced_at_ms) = (row.try_get("period_end_ms")?, row.try_get("finalised_at_ms")?);
-        let charged = Charged {
+        let charged = LineScope {
             kind: row.try_get::<String, _>("kind")?.parse()?,
             in_advance: match timing {
                 Some(timing) => timing == BaseTiming::Advance.name(),

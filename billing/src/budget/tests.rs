@@ -3,10 +3,10 @@ use schemas::window::{DAY_MS, HOUR_MS};
 
 use super::*;
 use crate::catalog::BaseTiming;
-use crate::charger::script::{Answer, Script, save_method};
-use crate::charger::{Charge, Charger as _, Order, Purpose};
+use crate::charger::script::{Reply, Script, save_method};
+use crate::charger::{ChargeOrder, ChargeResult, Charger as _, Purpose};
 use crate::ledger;
-use crate::subscription::state::State;
+use crate::subscription::state::SubscriptionState;
 use crate::subscription::{self, Contract};
 use crate::testing::{DEAL, Deal, World, ms};
 
@@ -64,16 +64,16 @@ impl Spender {
         self.world.usage.add(self.contract.service.id, at, gib * GIB, 0);
     }
 
-    async fn check_at(&self, now_ms: i64) -> Looked {
+    async fn check_at(&self, now_ms: i64) -> BudgetCheck {
         let looked = check(&self.world.database, &self.world.usage, self.customer, now_ms).await;
         looked.unwrap().unwrap()
     }
 
-    async fn check(&self, now: &str) -> Looked {
+    async fn check(&self, now: &str) -> BudgetCheck {
         self.check_at(ms(now)).await
     }
 
-    async fn state_of(&self, contract: &Contract) -> State {
+    async fn state_of(&self, contract: &Contract) -> SubscriptionState {
         let id = contract.subscription.id;
         subscription::subscription(self.world.database.pool(), id)
             .await
@@ -81,7 +81,7 @@ impl Spender {
             .state
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> SubscriptionState {
         self.state_of(&self.contract).await
     }
 
@@ -102,8 +102,8 @@ impl Spender {
     }
 
     async fn pays(&self, purpose: Purpose, note: &str, now: &str) {
-        let script = Script::new(&self.world.database, &[], Answer::Succeeds);
-        let order = Order {
+        let script = Script::new(&self.world.database, &[], Reply::Succeeds);
+        let order = ChargeOrder {
             customer: self.customer,
             method: save_method(&self.world.database, self.customer).await,
             purpose,
@@ -111,7 +111,7 @@ impl Spender {
         };
         assert!(matches!(
             script.charge(order, ms(now)).await.unwrap(),
-            Charge::Succeeded(_)
+            ChargeResult::Succeeded(_)
         ));
     }
 
@@ -163,7 +163,7 @@ async fn each_threshold_is_said_once_as_it_is_reached() {
     let exceeded = spender.events("budget.exceeded").await;
     assert_eq!((exceeded.len(), &exceeded[0]["suspends"]), (1, &json!(false)));
     // Without suspension services go on.
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
 }
 
 #[tokio::test]
@@ -221,13 +221,16 @@ async fn a_budget_passed_a_minute_before_midnight_is_reset_at_midnight_when_the_
         spender.transfers(used, 3000);
         let looked = spender.check(before).await;
         assert!(looked.status.is_exceeded(), "{looked:?}");
-        assert_eq!((looked.held.len(), spender.state().await), (1, State::Suspended));
+        assert_eq!(
+            (looked.held.len(), spender.state().await),
+            (1, SubscriptionState::Suspended)
+        );
         assert_eq!(looked.status.cycle.end_ms, ms(reset));
 
         let looked = spender.check(reset).await;
         assert_eq!(
             (looked.released.len(), spender.state().await),
-            (1, State::Active),
+            (1, SubscriptionState::Active),
             "{zone}"
         );
         assert_eq!(
@@ -298,7 +301,7 @@ async fn services_that_are_excluded_neither_count_nor_stop() {
         (looked.status.spent.minor, &looked.held[..]),
         (5000, &[spender.contract.subscription.id][..])
     );
-    assert_eq!(spender.state_of(&other).await, State::Active);
+    assert_eq!(spender.state_of(&other).await, SubscriptionState::Active);
 
     // Taken in again it counts and stops; left out again it goes on.
     exclude_it(other.service.id, false).await;
@@ -307,7 +310,7 @@ async fn services_that_are_excluded_neither_count_nor_stop() {
     exclude_it(spender.contract.service.id, true).await;
     let looked = spender.check("2026-01-06T00:00:00Z").await;
     assert_eq!(looked.released, [spender.contract.subscription.id]);
-    assert_eq!(spender.state_of(&other).await, State::Suspended);
+    assert_eq!(spender.state_of(&other).await, SubscriptionState::Suspended);
 
     let stranger = spender.world.customer("USD", "UTC", "0").await;
     let service = spender.world.service(stranger, "db-1").await;
@@ -323,7 +326,10 @@ async fn a_larger_budget_lifts_and_is_exceeded_anew() {
     assert_eq!(spender.check("2026-01-06T00:00:00Z").await.held.len(), 1);
     spender.set(10_000, true, "2026-01-06T00:01:00Z").await;
     let looked = spender.check("2026-01-06T00:01:00Z").await;
-    assert_eq!((looked.released.len(), spender.state().await), (1, State::Active));
+    assert_eq!(
+        (looked.released.len(), spender.state().await),
+        (1, SubscriptionState::Active)
+    );
     // 55 % of the new one: that more than half of it is spent was said of the old one, and what is to come was not.
     assert_eq!((looked.said.len(), looked.said_forecast), (0, true), "{looked:?}");
     spender.transfers("2026-01-07T00:00:00Z", 1000);
@@ -337,7 +343,7 @@ async fn a_larger_budget_lifts_and_is_exceeded_anew() {
         .unwrap();
     assert_eq!((resumed, note.action.as_str()), (1, "budget.clear"));
     transaction.commit().await.unwrap();
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
     let gone = check(
         &spender.world.database,
         &spender.world.usage,
@@ -367,7 +373,7 @@ async fn bought_credit_of_what_was_overspent_unlocks_until_the_cycle_ends() {
         spender.pays(Purpose::TopUp(usd(minor)), note, now).await;
         assert!(!spender.check(now).await.unlocked, "{minor} {note}");
     }
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     let now = "2026-01-06T03:00:00Z";
     spender.pays(Purpose::TopUp(usd(1)), "bought", now).await;
     let (database, usage) = (&spender.world.database, &spender.world.usage);
@@ -381,7 +387,7 @@ async fn bought_credit_of_what_was_overspent_unlocks_until_the_cycle_ends() {
             .await
             .unwrap()
     );
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
     let unlocked = spender.events("budget.unlocked").await;
     assert_eq!((unlocked.len(), &unlocked[0]["amount_minor"]), (1, &json!(2000)));
     assert_eq!(unlocked[0]["unlocked_until_ms"], ms("2026-02-01T00:00:00Z"));
@@ -426,7 +432,7 @@ async fn paying_every_open_invoice_unlocks() {
     assert!(looked.unlocked && looked.status.is_unlocked);
     assert_eq!(
         (looked.released.len(), spender.state_of(&second).await),
-        (2, State::Active)
+        (2, SubscriptionState::Active)
     );
     spender.assert_books_are_right().await;
 }
@@ -464,7 +470,7 @@ async fn an_open_invoice_keeps_it_locked_and_staff_can_unlock() {
             assert_eq!(note.change["reason"], "called");
         }
     }
-    assert_eq!(spender.state_of(&other).await, State::Active);
+    assert_eq!(spender.state_of(&other).await, SubscriptionState::Active);
     assert_eq!(spender.check("2026-02-07T00:00:00Z").await.held.len(), 0);
     assert_eq!(spender.events("budget.unlocked").await.len(), 1);
 }
@@ -488,7 +494,7 @@ async fn a_hold_for_something_else_stays() {
     spender.transfers("2026-01-05T00:00:00Z", 2000);
     assert_eq!(spender.check("2026-01-06T00:00:00Z").await.held, [id]);
     assert_eq!(spender.check("2026-02-01T00:00:00Z").await.released, [id]);
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     assert_eq!(spender.events("service.suspend_requested").await.len(), 1);
     assert!(spender.events("service.unsuspend_requested").await.is_empty());
 }
@@ -606,7 +612,7 @@ proptest! {
                 }
                 let looked = spender.check_at(now_ms).await;
                 let is_spent = looked.status.spent.minor >= 6_000;
-                assert_eq!(spender.state().await == State::Suspended, is_spent, "{looked:?}");
+                assert_eq!(spender.state().await == SubscriptionState::Suspended, is_spent, "{looked:?}");
                 let used: i64 = looked.status.spent.minor - 2000;
                 assert!(used >= 0, "the base price and what was used: {looked:?}");
                 assert!(looked.status.forecast.minor >= looked.status.spent.minor);

@@ -5,7 +5,7 @@
 //! a later `valid_from`; subscriptions keep the version that they were made with until they are moved to another.
 
 mod coupon;
-mod sold;
+mod sales;
 mod spec;
 mod version;
 
@@ -16,12 +16,12 @@ pub use coupon::{
 };
 pub(crate) use coupon::{keep_redemption, redeem};
 use rust_decimal::Decimal;
+pub use sales::{AddonSales, PlanSales, VersionSales, sold};
 use schemas::db::next_id;
 use schemas::ids::PlanId;
 use schemas::money::Money;
 use schemas::percent::Percent;
 use schemas::usage::UsageMode;
-pub use sold::{AddonSold, Sold, VersionSold, sold};
 pub(crate) use spec::grouped;
 use spec::refuse_transfer_in_words;
 pub use spec::{KNOWN as KNOWN_SPECS, PlanEdit, Spec, checked_specs, edit_change, edit_plan};

@@ -7,11 +7,11 @@ use schemas::db::{Database, next_id};
 use schemas::inventory;
 
 use super::*;
-use crate::settlement::{self, Received};
+use crate::settlement::{self, ReceivedMoney};
 
 /// What the gateway says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     Succeeds,
     Declines,
     /// Stays under way until [`Script::finish`].
@@ -25,14 +25,14 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Script {
     database: Database,
-    answers: Mutex<VecDeque<Answer>>,
+    answers: Mutex<VecDeque<Reply>>,
     /// When there is nothing left in the script.
-    otherwise: Answer,
+    otherwise: Reply,
     asked: Mutex<Vec<(Purpose, i64)>>,
 }
 
 impl Script {
-    pub(crate) fn new(database: &Database, answers: &[Answer], otherwise: Answer) -> Script {
+    pub(crate) fn new(database: &Database, answers: &[Reply], otherwise: Reply) -> Script {
         Script {
             database: database.clone(),
             answers: Mutex::new(answers.iter().copied().collect()),
@@ -51,7 +51,7 @@ impl Script {
     }
 
     /// What became of a payment that was under way.
-    pub(crate) async fn finish(&self, payment: PaymentId, answer: Answer, now_ms: i64) {
+    pub(crate) async fn finish(&self, payment: PaymentId, answer: Reply, now_ms: i64) {
         let mut transaction = self.database.begin_write().await.unwrap();
         let row = sqlx::query("SELECT customer_id, invoice_id, currency, amount_minor FROM payments WHERE id = $1")
             .bind(payment.0)
@@ -62,10 +62,10 @@ impl Script {
         let invoice: Option<i64> = row.get(1);
         let amount = Money::new(row.get(3), row.get::<String, _>(2).parse().unwrap());
         let (state, error) = match answer {
-            Answer::Succeeds => ("succeeded", ""),
-            Answer::Declines => ("failed", "card_declined: your card was declined"),
-            Answer::NotSent => ("failed", "not_sent: no route"),
-            Answer::Waits | Answer::Breaks => ("unknown", ""),
+            Reply::Succeeds => ("succeeded", ""),
+            Reply::Declines => ("failed", "card_declined: your card was declined"),
+            Reply::NotSent => ("failed", "not_sent: no route"),
+            Reply::Waits | Reply::Breaks => ("unknown", ""),
         };
         sqlx::query("UPDATE payments SET state = $2, error = $3, updated_at_ms = $4, paid_at_ms = $5 WHERE id = $1")
             .bind(payment.0)
@@ -76,8 +76,8 @@ impl Script {
             .execute(&mut *transaction)
             .await
             .unwrap();
-        if answer == Answer::Succeeds {
-            let received = Received {
+        if answer == Reply::Succeeds {
+            let received = ReceivedMoney {
                 payment,
                 customer,
                 gateway: "stripe",
@@ -94,7 +94,7 @@ impl Script {
 }
 
 impl Charger for Script {
-    async fn charge(&self, order: Order<'_>, now_ms: i64) -> Result<Charge, ChargerError> {
+    async fn charge(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<ChargeResult, ChargerError> {
         let mut transaction = self.database.begin_write().await.unwrap();
         settlement::lock_customer(&mut transaction, order.customer)
             .await
@@ -107,7 +107,7 @@ impl Charger for Script {
             Purpose::TopUp(amount) => (None, amount),
         };
         if amount.minor <= 0 {
-            return Ok(Charge::NothingOpen);
+            return Ok(ChargeResult::NothingOpen);
         }
         let owner = inventory::customer(&mut *transaction, order.customer).await.unwrap();
         assert_eq!(owner.currency, amount.currency);
@@ -121,7 +121,7 @@ impl Charger for Script {
         .await
         .unwrap();
         if let Some(row) = under_way {
-            return Ok(Charge::UnderWay(PaymentId(row.get(0))));
+            return Ok(ChargeResult::UnderWay(PaymentId(row.get(0))));
         }
         self.asked.lock().unwrap().push((order.purpose, now_ms));
         let payment = PaymentId(next_id(&mut transaction, "payment").await.unwrap());
@@ -149,13 +149,13 @@ impl Charger for Script {
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or(self.otherwise);
         self.finish(payment, answer, now_ms).await;
         match answer {
-            Answer::Succeeds => Ok(Charge::Succeeded(payment)),
-            Answer::Declines | Answer::NotSent => Ok(Charge::Declined {
+            Reply::Succeeds => Ok(ChargeResult::Succeeded(payment)),
+            Reply::Declines | Reply::NotSent => Ok(ChargeResult::Declined {
                 payment,
                 reason: "card_declined: your card was declined".to_owned(),
             }),
-            Answer::Waits => Ok(Charge::UnderWay(payment)),
-            Answer::Breaks => Err(ChargerError {
+            Reply::Waits => Ok(ChargeResult::UnderWay(payment)),
+            Reply::Breaks => Err(ChargerError {
                 customer: order.customer,
                 source: "the connection was reset".into(),
             }),

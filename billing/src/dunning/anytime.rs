@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{
     AT_ONCE, COLLECTION_NOTE, Collected, DunningError, IS_LEFT_ALONE, Progress, WAS_REOPENED, recover_customer,
 };
-use crate::charger::{self, Charge, Charger, Order, Purpose};
+use crate::charger::{self, ChargeOrder, ChargeResult, Charger, Purpose};
 use crate::settlement;
 
 /// Pays open invoices from their customers' credit, those that are due first first.
@@ -116,7 +116,7 @@ pub(super) async fn charge_new_methods<C: Charger>(
         };
         match charged.await {
             Ok(Some(charge)) => {
-                if let Charge::Declined { payment, reason } = &charge {
+                if let ChargeResult::Declined { payment, reason } = &charge {
                     warn!(%invoice, %payment, reason, "a new payment method was declined");
                 }
                 collected.charged.push((invoice, charge));
@@ -134,7 +134,7 @@ async fn claim(
     invoice: InvoiceId,
     customer: CustomerId,
     now_ms: i64,
-) -> Result<Option<Order<'static>>, DunningError> {
+) -> Result<Option<ChargeOrder<'static>>, DunningError> {
     settlement::lock_customer(&mut *connection, customer).await?;
     let Some(method) = charger::default_method(&mut *connection, customer).await? else {
         return Ok(None);
@@ -151,7 +151,7 @@ async fn claim(
         .bind(method.0)
         .execute(connection)
         .await?;
-    Ok((claimed.rows_affected() == 1).then_some(Order {
+    Ok((claimed.rows_affected() == 1).then_some(ChargeOrder {
         customer,
         method,
         purpose: Purpose::Invoice(invoice),

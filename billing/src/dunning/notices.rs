@@ -21,7 +21,7 @@ use crate::settlement;
 /// # Errors
 /// As the database answers.
 pub(super) async fn run(database: &Database, terms: &Terms, now_ms: i64) -> Result<u64, DunningError> {
-    Ok(remind_of_invoices(database, terms, now_ms).await? + tell_of_cards(database, terms, now_ms).await?)
+    Ok(remind_of_invoices(database, terms, now_ms).await? + notify_expiring_cards(database, terms, now_ms).await?)
 }
 
 /// The notice that is due before an instant: the fewest days whose day has come.
@@ -89,7 +89,7 @@ async fn remind_of_invoices(database: &Database, terms: &Terms, now_ms: i64) -> 
 }
 
 /// Default methods of customers who have something running. A card is good to the end of its month.
-async fn tell_of_cards(database: &Database, terms: &Terms, now_ms: i64) -> Result<u64, DunningError> {
+async fn notify_expiring_cards(database: &Database, terms: &Terms, now_ms: i64) -> Result<u64, DunningError> {
     let Some(most) = terms.card_expiry_notice_days.iter().max() else {
         return Ok(0);
     };

@@ -34,7 +34,7 @@ pub(super) struct Dates {
 
 /// What is to be done now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Due {
+pub(super) struct DueActions {
     /// How far the invoice has come with it.
     pub(super) to: Progress,
     pub(super) charges: bool,
@@ -71,10 +71,10 @@ impl Schedule {
 
     /// What is to be done by `now_ms`: of several steps that were missed one, so that days off do not end in a burst of
     /// charges. The suspension and the end stand alone: what can be charged is charged before them.
-    pub(super) fn due(&self, progress: Progress, dates: Dates, now_ms: i64) -> Option<Due> {
-        let mut due: Option<Due> = None;
+    pub(super) fn due(&self, progress: Progress, dates: Dates, now_ms: i64) -> Option<DueActions> {
+        let mut due: Option<DueActions> = None;
         if progress < Progress::CHARGED_FIRST && dates.finalised_at_ms <= now_ms {
-            due = Some(Due {
+            due = Some(DueActions {
                 to: Progress::CHARGED_FIRST,
                 charges: true,
                 says_overdue: false,
@@ -92,7 +92,7 @@ impl Schedule {
             if (suspends || terminates) && due.is_some() {
                 break;
             }
-            due = Some(Due {
+            due = Some(DueActions {
                 to: Progress::day(day),
                 charges: due.is_some_and(|due| due.charges) || self.retry_days().contains(&day),
                 says_overdue: due.is_some_and(|due| due.says_overdue) || day == 0,

@@ -7,10 +7,10 @@ use schemas::ids::PaymentId;
 use schemas::window::DAY_MS;
 
 use super::*;
-use crate::charger::script::{Answer, Script, save_method};
+use crate::charger::script::{Reply, Script, save_method};
 use crate::collection_terms::{Terms, set_terms};
 use crate::settlement::Dispute;
-use crate::subscription::state::State;
+use crate::subscription::state::SubscriptionState;
 use crate::subscription::{self, Contract};
 use crate::testing::{DEAL, World, ms};
 use crate::{invoice, ledger};
@@ -28,17 +28,17 @@ struct Debt {
 }
 
 impl Debt {
-    async fn new(answers: &[Answer], otherwise: Answer) -> Debt {
+    async fn new(answers: &[Reply], otherwise: Reply) -> Debt {
         let debt = Debt::without_method(answers, otherwise).await;
         save_method(&debt.world.database, debt.customer).await;
         debt
     }
 
-    async fn without_method(answers: &[Answer], otherwise: Answer) -> Debt {
+    async fn without_method(answers: &[Reply], otherwise: Reply) -> Debt {
         Debt::of(World::new().await, answers, otherwise).await
     }
 
-    async fn of(world: World, answers: &[Answer], otherwise: Answer) -> Debt {
+    async fn of(world: World, answers: &[Reply], otherwise: Reply) -> Debt {
         let customer = world.customer("USD", "UTC", "0").await;
         let contract = world.subscribe(customer, DEAL).await;
         let closing = invoice::close(&world.database, &world.usage, customer, ms(CLOSED_AT)).await;
@@ -72,7 +72,7 @@ impl Debt {
         assert!(report.is_clean(), "{report:?}");
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> SubscriptionState {
         let id = self.contract.subscription.id;
         subscription::subscription(self.world.database.pool(), id)
             .await
@@ -82,16 +82,16 @@ impl Debt {
 
     /// Charged when the customer presses the button, whatever the script says of others.
     async fn pay(&self, invoice: InvoiceId, now_ms: i64) -> PaymentId {
-        let by_hand = Script::new(&self.world.database, &[], Answer::Succeeds);
+        let by_hand = Script::new(&self.world.database, &[], Reply::Succeeds);
         let method = save_method(&self.world.database, self.customer).await;
-        let order = Order {
+        let order = ChargeOrder {
             customer: self.customer,
             method,
             purpose: Purpose::Invoice(invoice),
             note: "by hand",
         };
         match by_hand.charge(order, now_ms).await.unwrap() {
-            Charge::Succeeded(payment) => payment,
+            ChargeResult::Succeeded(payment) => payment,
             other => panic!("{other:?}"),
         }
     }
@@ -130,7 +130,7 @@ impl Debt {
 
 #[tokio::test]
 async fn a_debt_day_by_day() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let mut changes = Vec::new();
     let mut before = debt.state().await;
     for day in 0..=40 {
@@ -147,7 +147,10 @@ async fn a_debt_day_by_day() {
         }
     }
     assert_eq!(debt.charged_days().await, [0, 14, 17, 19, 21]);
-    assert_eq!(changes, [(14, State::PastDue), (28, State::Suspended)]);
+    assert_eq!(
+        changes,
+        [(14, SubscriptionState::PastDue), (28, SubscriptionState::Suspended)]
+    );
     assert_eq!(debt.events("invoice.overdue").await, 1);
     assert_eq!(debt.events("subscription.past_due").await, 1);
     assert_eq!(debt.events("service.suspend_requested").await, 1);
@@ -166,7 +169,7 @@ async fn a_debt_day_by_day() {
     debt.pay(debt.invoice, Debt::day(41)).await;
     let collected = debt.run(Debt::day(41)).await;
     assert_eq!((collected.left, collected.recovered.len()), (1, 1));
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
     assert!(debt.run(Debt::day(42)).await.recovered.is_empty());
     assert_eq!(debt.events("service.unsuspend_requested").await, 1);
     assert!(debt.in_dunning().await.is_empty());
@@ -174,7 +177,7 @@ async fn a_debt_day_by_day() {
 
 #[tokio::test]
 async fn the_event_says_what_is_open_and_when_services_stop() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.run(Debt::day(14)).await;
     let row = sqlx::query("SELECT subject, payload FROM events WHERE event_type = 'invoice.overdue'")
         .fetch_one(debt.world.database.pool())
@@ -191,14 +194,14 @@ async fn the_event_says_what_is_open_and_when_services_stop() {
 #[tokio::test]
 async fn the_first_charge_that_goes_through_ends_it() {
     for (declines, paid_on) in [(0, 0), (1, 14), (2, 17), (4, 21)] {
-        let answers = vec![Answer::Declines; declines];
-        let debt = Debt::new(&answers, Answer::Succeeds).await;
+        let answers = vec![Reply::Declines; declines];
+        let debt = Debt::new(&answers, Reply::Succeeds).await;
         for day in 0..=40 {
             debt.run(Debt::day(day)).await;
             let expected = if (14..paid_on).contains(&day) {
-                State::PastDue
+                SubscriptionState::PastDue
             } else {
-                State::Active
+                SubscriptionState::Active
             };
             assert_eq!(debt.state().await, expected, "day {day}, paid on {paid_on}");
         }
@@ -212,13 +215,13 @@ async fn the_first_charge_that_goes_through_ends_it() {
 async fn days_off_are_caught_up_without_a_burst() {
     // (last look before, first look after, charges in it, state after it)
     for (before, after, charges, state) in [
-        (13, 23, 1, State::PastDue),
-        (14, 24, 1, State::PastDue),
-        (20, 30, 1, State::Suspended),
-        (0, 60, 1, State::Suspended),
-        (21, 40, 0, State::Suspended),
+        (13, 23, 1, SubscriptionState::PastDue),
+        (14, 24, 1, SubscriptionState::PastDue),
+        (20, 30, 1, SubscriptionState::Suspended),
+        (0, 60, 1, SubscriptionState::Suspended),
+        (21, 40, 0, SubscriptionState::Suspended),
     ] {
-        let debt = Debt::new(&[], Answer::Declines).await;
+        let debt = Debt::new(&[], Reply::Declines).await;
         for day in 0..=before {
             debt.run(Debt::day(day)).await;
         }
@@ -237,20 +240,20 @@ async fn days_off_are_caught_up_without_a_burst() {
 
 #[tokio::test]
 async fn what_can_be_charged_is_charged_before_anything_is_suspended() {
-    let debt = Debt::new(&[], Answer::Succeeds).await;
+    let debt = Debt::new(&[], Reply::Succeeds).await;
     let collected = debt.run(Debt::day(60)).await;
     assert!(
-        matches!(collected.charged[..], [(_, Charge::Succeeded(_))]),
+        matches!(collected.charged[..], [(_, ChargeResult::Succeeded(_))]),
         "{collected:?}"
     );
     assert!(collected.suspended.is_empty());
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
     assert_eq!(debt.events("service.suspend_requested").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn workers_at_once_do_each_step_once() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     for day in [0, 14, 17, 19, 21, 28] {
         let now_ms = Debt::day(day);
         let looks = (0..6).map(|_| run(&debt.world.database, &debt.script, now_ms));
@@ -271,18 +274,18 @@ async fn workers_at_once_do_each_step_once() {
 
 #[tokio::test]
 async fn who_has_no_payment_method_is_reminded_and_suspended() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     for day in 0..=30 {
         debt.run(Debt::day(day)).await;
     }
     assert_eq!(debt.script.count(), 0);
     assert_eq!(debt.events("invoice.overdue").await, 1);
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
 }
 
 #[tokio::test]
 async fn credit_is_used_before_a_card() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let mut transaction = debt.world.database.begin_write().await.unwrap();
     let grant = |minor| Money::new(minor, Currency::USD);
     settlement::grant_credit(&mut transaction, debt.customer, grant(500), "a", "sorry", Debt::day(0))
@@ -315,22 +318,25 @@ async fn credit_is_used_before_a_card() {
 
 #[tokio::test]
 async fn while_a_payment_is_awaited_nothing_else_is_done() {
-    let debt = Debt::new(&[Answer::Declines, Answer::Waits], Answer::Declines).await;
+    let debt = Debt::new(&[Reply::Declines, Reply::Waits], Reply::Declines).await;
     debt.run(Debt::day(0)).await;
     let collected = debt.run(Debt::day(14)).await;
-    let Charge::UnderWay(payment) = collected.charged[0].1 else {
+    let ChargeResult::UnderWay(payment) = collected.charged[0].1 else {
         panic!("{collected:?}");
     };
     for day in 15..=40 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!((debt.script.count(), debt.state().await), (2, State::PastDue));
-    debt.script.finish(payment, Answer::Declines, Debt::day(41)).await;
+    assert_eq!(
+        (debt.script.count(), debt.state().await),
+        (2, SubscriptionState::PastDue)
+    );
+    debt.script.finish(payment, Reply::Declines, Debt::day(41)).await;
     let collected = debt.run(Debt::day(41)).await;
     assert_eq!((collected.charged.len(), collected.suspended.len()), (1, 1));
 
     // What nobody knows is waited for as well.
-    let debt = Debt::new(&[Answer::Breaks], Answer::Declines).await;
+    let debt = Debt::new(&[Reply::Breaks], Reply::Declines).await;
     let collected = run(&debt.world.database, &debt.script, Debt::day(0)).await.unwrap();
     assert!(
         matches!(collected.failed[..], [(_, DunningError::Charge(_))]),
@@ -339,12 +345,15 @@ async fn while_a_payment_is_awaited_nothing_else_is_done() {
     for day in 1..=40 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!((debt.script.count(), debt.state().await), (1, State::Active));
+    assert_eq!(
+        (debt.script.count(), debt.state().await),
+        (1, SubscriptionState::Active)
+    );
 }
 
 #[tokio::test]
 async fn a_subscription_goes_on_when_none_of_its_invoices_is_overdue() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let february = ms("2026-03-01T00:10:00Z");
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
@@ -357,7 +366,7 @@ async fn a_subscription_goes_on_when_none_of_its_invoices_is_overdue() {
     // Both are overdue; paying one is not enough.
     debt.pay(debt.invoice, Debt::day(45)).await;
     assert!(debt.run(Debt::day(45)).await.recovered.is_empty());
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     debt.pay(second, Debt::day(46)).await;
     // The payment's own transaction can let the services go on.
     let mut transaction = debt.world.database.begin_write().await.unwrap();
@@ -366,25 +375,28 @@ async fn a_subscription_goes_on_when_none_of_its_invoices_is_overdue() {
         .unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(recovered, [debt.contract.subscription.id]);
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
     // What is not due yet holds nobody up.
     assert!(debt.run(Debt::day(46)).await.recovered.is_empty());
 }
 
 #[tokio::test]
 async fn paid_while_past_due() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     debt.run(Debt::day(14)).await;
-    assert_eq!(debt.state().await, State::PastDue);
+    assert_eq!(debt.state().await, SubscriptionState::PastDue);
     debt.pay(debt.invoice, Debt::day(16)).await;
     debt.run(Debt::day(16)).await;
-    assert_eq!((debt.state().await, debt.in_dunning().await.len()), (State::Active, 0));
+    assert_eq!(
+        (debt.state().await, debt.in_dunning().await.len()),
+        (SubscriptionState::Active, 0)
+    );
     assert_eq!(debt.events("service.suspend_requested").await, 0);
 }
 
 #[tokio::test]
 async fn a_debt_that_is_given_up_is_left_alone_and_does_not_run_again() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
     }
@@ -395,11 +407,11 @@ async fn a_debt_that_is_given_up_is_left_alone_and_does_not_run_again() {
     transaction.commit().await.unwrap();
     let collected = debt.run(Debt::day(50)).await;
     assert_eq!((collected.left, collected.recovered.len()), (1, 0));
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     // Paid after all, it goes on.
     debt.pay_written_off(Debt::day(60)).await;
     debt.run(Debt::day(60)).await;
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
 }
 
 impl Debt {
@@ -417,7 +429,7 @@ impl Debt {
         .execute(&mut *transaction)
         .await
         .unwrap();
-        let received = settlement::Received {
+        let received = settlement::ReceivedMoney {
             payment: PaymentId(900),
             customer: self.customer,
             gateway: "manual",
@@ -432,7 +444,7 @@ impl Debt {
 
 #[tokio::test]
 async fn void_invoices_and_open_disputes_are_left_alone() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     debt.run(Debt::day(0)).await;
     debt.execute(
         "INSERT INTO disputes (id, payment_id, gateway, reference, currency, amount_minor, status, reason, opened_at_ms, updated_at_ms) \
@@ -455,14 +467,14 @@ async fn void_invoices_and_open_disputes_are_left_alone() {
     debt.execute("UPDATE invoices SET status = 'void' WHERE id = $1", debt.invoice.0)
         .await;
     none(41).await;
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
 }
 
 #[tokio::test]
 async fn money_that_was_taken_back_is_asked_for_anew_and_not_charged_by_itself() {
-    let debt = Debt::new(&[], Answer::Succeeds).await;
+    let debt = Debt::new(&[], Reply::Succeeds).await;
     let collected = debt.run(Debt::day(0)).await;
-    let Charge::Succeeded(payment) = collected.charged[0].1 else {
+    let ChargeResult::Succeeded(payment) = collected.charged[0].1 else {
         panic!("{collected:?}");
     };
     let dispute = Dispute {
@@ -491,13 +503,16 @@ async fn money_that_was_taken_back_is_asked_for_anew_and_not_charged_by_itself()
     }
     // Two weeks from the day on which it was open again, though it was due long before.
     let first = |wanted| states.iter().find(|(_, state)| *state == wanted).map(|(day, _)| *day);
-    assert_eq!((first(State::PastDue), first(State::Suspended)), (Some(50), Some(64)));
+    assert_eq!(
+        (first(SubscriptionState::PastDue), first(SubscriptionState::Suspended)),
+        (Some(50), Some(64))
+    );
     assert_eq!(debt.script.count(), 1);
 }
 
 #[tokio::test]
 async fn a_subscription_that_was_held_for_something_else_is_late_when_it_goes_on() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     let id = debt.contract.subscription.id;
     let mut transaction = debt.world.database.begin_write().await.unwrap();
     change::hold(&mut transaction, id, HoldCause::Abuse, "spam", "ops", Debt::day(10))
@@ -505,14 +520,14 @@ async fn a_subscription_that_was_held_for_something_else_is_late_when_it_goes_on
         .unwrap();
     transaction.commit().await.unwrap();
     debt.run(Debt::day(14)).await;
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     let mut transaction = debt.world.database.begin_write().await.unwrap();
     change::release(&mut transaction, id, HoldCause::Abuse, "ops", Debt::day(15))
         .await
         .unwrap();
     transaction.commit().await.unwrap();
     debt.run(Debt::day(15)).await;
-    assert_eq!(debt.state().await, State::PastDue);
+    assert_eq!(debt.state().await, SubscriptionState::PastDue);
 }
 
 proptest! {
@@ -527,11 +542,11 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let answers: Vec<Answer> = answers
+            let answers: Vec<Reply> = answers
                 .iter()
-                .map(|answer| [Answer::Declines, Answer::Declines, Answer::Succeeds, Answer::Waits][usize::from(*answer)])
+                .map(|answer| [Reply::Declines, Reply::Declines, Reply::Succeeds, Reply::Waits][usize::from(*answer)])
                 .collect();
-            let debt = Debt::new(&answers, Answer::Declines).await;
+            let debt = Debt::new(&answers, Reply::Declines).await;
             let mut now_ms = ms(CLOSED_AT);
             for (hours, what) in looks {
                 now_ms += hours * HOUR_MS;
@@ -546,7 +561,7 @@ proptest! {
                             .await
                             .unwrap();
                         if let Some(row) = waiting {
-                            debt.script.finish(PaymentId(row.get(0)), Answer::Succeeds, now_ms).await;
+                            debt.script.finish(PaymentId(row.get(0)), Reply::Succeeds, now_ms).await;
                         }
                     }
                     3 => {
@@ -570,8 +585,8 @@ proptest! {
                 let state = debt.state().await;
                 // What is overdue while an outcome is awaited is not said yet: it makes nobody late, and keeps late who is.
                 let is_said = overdue.iter().any(|one| one.progress.done_to_day().is_some());
-                assert!(!is_said || state != State::Active, "{state:?} {overdue:?}");
-                assert!(!overdue.is_empty() || state == State::Active, "{state:?}");
+                assert!(!is_said || state != SubscriptionState::Active, "{state:?} {overdue:?}");
+                assert!(!overdue.is_empty() || state == SubscriptionState::Active, "{state:?}");
                 let asked = debt.script.asked();
                 let mut by_invoice = std::collections::HashMap::<_, usize>::new();
                 for (purpose, _) in asked {
@@ -594,7 +609,7 @@ proptest! {
 /// A transfer that never came in is no money that somebody took back.
 #[tokio::test]
 async fn what_a_reversed_transfer_had_settled_is_collected_from_that_day_on() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let transfer = crate::payment::Transfer {
         customer: debt.customer,
         invoice: Some(debt.invoice),

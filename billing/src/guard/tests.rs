@@ -5,7 +5,7 @@ use schemas::window::DAY_MS;
 use super::*;
 use crate::catalog::BaseTiming;
 use crate::subscription::change;
-use crate::subscription::schedule::{self, Planned};
+use crate::subscription::schedule::{self, ScheduledAction};
 use crate::testing::{DEAL, Deal, World, ms};
 use crate::{invoice, lifecycle};
 
@@ -56,7 +56,7 @@ async fn a_clock_that_jumps_stops_billing_until_it_is_back() {
     let planned = schedule::schedule(
         &mut connection,
         subscription,
-        Planned::Cancel,
+        ScheduledAction::Cancel,
         at_ms,
         "x",
         "ada",

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 
 use crate::ledger;
-use crate::model::{Books, Shown, ShownLine};
+use crate::model::{Books, ComparedDocument, ComparedLine};
 use crate::testing::World;
 
 /// The books are right by themselves (B1 to B4, B6).
@@ -70,18 +70,18 @@ async fn assert_nothing_stays(world: &World) {
 }
 
 /// What the product's books say. Lines of documents that are known already never change, and are not read again.
-pub(super) async fn books(world: &World, known: &[Shown]) -> Books {
+pub(super) async fn books(world: &World, known: &[ComparedDocument]) -> Books {
     let pool = world.database.pool();
     let balances = ledger::balances(pool).await.unwrap().into_iter();
     let balances = balances.map(|balance| (balance.account.name, balance.balance.minor));
-    let mut lines: BTreeMap<i64, Vec<ShownLine>> = BTreeMap::new();
+    let mut lines: BTreeMap<i64, Vec<ComparedLine>> = BTreeMap::new();
     let rows = sqlx::query(
         "SELECT invoice_id, kind, priced_minor, amount_minor, period_start_ms, period_end_ms FROM invoice_lines \
              WHERE invoice_id > $1 ORDER BY invoice_id, position",
     )
     .bind(i64::try_from(known.len()).unwrap());
     for row in rows.fetch_all(pool).await.unwrap() {
-        lines.entry(row.get(0)).or_default().push(ShownLine {
+        lines.entry(row.get(0)).or_default().push(ComparedLine {
             kind: row.get(1),
             priced: row.get(2),
             net: row.get(3),
@@ -95,7 +95,7 @@ pub(super) async fn books(world: &World, known: &[Shown]) -> Books {
              AS BIGINT) FROM invoices i ORDER BY i.id",
     );
     let rows = rows.fetch_all(pool).await.unwrap().into_iter().enumerate();
-    let documents = rows.map(|(at, row)| Shown {
+    let documents = rows.map(|(at, row)| ComparedDocument {
         number: row.get(1),
         customer: usize::try_from(row.get::<i64, _>(2)).unwrap() - 1,
         net: row.get(3),
@@ -140,7 +140,7 @@ pub(super) fn assert_same(product: &Books, model: &Books) {
     panic!("{report}");
 }
 
-fn told(document: Option<&Shown>) -> String {
+fn told(document: Option<&ComparedDocument>) -> String {
     let Some(document) = document else {
         return "none".to_owned();
     };
@@ -150,7 +150,7 @@ fn told(document: Option<&Shown>) -> String {
         document.number, document.customer, document.net, document.tax, document.total, document.open, document.status
     );
     for line in &document.lines {
-        let ShownLine { kind, priced, net, .. } = line;
+        let ComparedLine { kind, priced, net, .. } = line;
         text.push_str(&format!(
             "\n    {kind} {priced} net {net} {} – {}",
             at(line.from_ms),

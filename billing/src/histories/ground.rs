@@ -8,20 +8,22 @@ use schemas::db::Database;
 use schemas::money::{Currency, Money};
 
 use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, PlanKind, QuotaUnit, Terms};
-use crate::model::{Coupon, Customer, Metered, Model, Off, Offer, PlaceRate, Taxed, UnitPrice, Way};
+use crate::model::{
+    CountedDirection, Coupon, CouponDiscount, Customer, Model, Offer, PlaceRate, Taxed, UnitPrice, UsageTerms,
+};
 use crate::tax::{self, NewTaxRate};
 use crate::testing::{Postgres, World, with_issuer};
 
 /// Prices, by id: the offer, and its usage price as it is typed.
 pub(super) const OFFERS: [(Offer, &str); 12] = [
-    offer(0, true, 1, 1000, Metered::Not, (UnitPrice::Free, "0")),
-    offer(0, true, 12, 9999, Metered::Not, (UnitPrice::Free, "0")),
+    offer(0, true, 1, 1000, UsageTerms::Not, (UnitPrice::Free, "0")),
+    offer(0, true, 12, 9999, UsageTerms::Not, (UnitPrice::Free, "0")),
     offer(
         1,
         true,
         1,
         2999,
-        transfer(100, Way::Sum),
+        transfer(100, CountedDirection::Sum),
         (UnitPrice::Each(1300), "0.013"),
     ),
     offer(
@@ -29,17 +31,24 @@ pub(super) const OFFERS: [(Offer, &str); 12] = [
         true,
         3,
         8547,
-        transfer(100, Way::Sum),
+        transfer(100, CountedDirection::Sum),
         (GRADUATED, "graduated:100=0.02,*=0.01"),
     ),
-    offer(2, false, 1, 777, transfer(50, Way::Out), (PACKAGES, "package:100=1.23")),
-    offer(3, false, 1, 333, Metered::Not, (UnitPrice::Free, "0")),
+    offer(
+        2,
+        false,
+        1,
+        777,
+        transfer(50, CountedDirection::Out),
+        (PACKAGES, "package:100=1.23"),
+    ),
+    offer(3, false, 1, 333, UsageTerms::Not, (UnitPrice::Free, "0")),
     offer(
         4,
         true,
         1,
         4900,
-        percentile(1, Way::Sum),
+        percentile(1, CountedDirection::Sum),
         (UnitPrice::Each(90_333), "0.90333"),
     ),
     offer(
@@ -47,7 +56,7 @@ pub(super) const OFFERS: [(Offer, &str); 12] = [
         false,
         3,
         12_345,
-        percentile(2, Way::Max),
+        percentile(2, CountedDirection::Max),
         (VOLUME, "volume:10=1.5,*=0.8"),
     ),
     Offer::trial(
@@ -56,20 +65,20 @@ pub(super) const OFFERS: [(Offer, &str); 12] = [
             true,
             1,
             1500,
-            transfer(10, Way::Max),
+            transfer(10, CountedDirection::Max),
             (UnitPrice::Each(1999), "0.01999"),
         ),
         14,
     ),
     // A plan that has no price for a month.
-    offer(7, true, 3, 2500, Metered::Not, (UnitPrice::Free, "0")),
-    Offer::addon(offer(8, true, 1, 250, Metered::Not, (UnitPrice::Free, "0"))),
+    offer(7, true, 3, 2500, UsageTerms::Not, (UnitPrice::Free, "0")),
+    Offer::addon(offer(8, true, 1, 250, UsageTerms::Not, (UnitPrice::Free, "0"))),
     Offer::addon(offer(
         9,
         false,
         1,
         119,
-        transfer(10, Way::Sum),
+        transfer(10, CountedDirection::Sum),
         (UnitPrice::Each(700), "0.007"),
     )),
 ];
@@ -84,11 +93,11 @@ const PACKAGES: UnitPrice = UnitPrice::Package {
 };
 
 pub(super) const COUPONS: [Coupon; 5] = [
-    coupon(Off::Percent(50_000), Some(3), None),
-    coupon(Off::Cents(3000), None, None),
-    coupon(Off::Percent(33_333), None, Some(0)),
-    coupon(Off::Cents(500), Some(2), None),
-    coupon(Off::Percent(10_000), Some(7), None),
+    coupon(CouponDiscount::Percent(50_000), Some(3), None),
+    coupon(CouponDiscount::Cents(3000), None, None),
+    coupon(CouponDiscount::Percent(33_333), None, Some(0)),
+    coupon(CouponDiscount::Cents(500), Some(2), None),
+    coupon(CouponDiscount::Percent(10_000), Some(7), None),
 ];
 
 /// Taxes of places: country, region, name, and the first rate.
@@ -113,7 +122,7 @@ const fn offer(
     in_advance: bool,
     months: i64,
     cents: i64,
-    metered: Metered,
+    metered: UsageTerms,
     (unit_price, typed): (UnitPrice, &'static str),
 ) -> (Offer, &'static str) {
     let offer = Offer {
@@ -140,15 +149,15 @@ impl Offer {
     }
 }
 
-const fn transfer(included_gib: i64, way: Way) -> Metered {
-    Metered::Transfer { included_gib, way }
+const fn transfer(included_gib: i64, way: CountedDirection) -> UsageTerms {
+    UsageTerms::Transfer { included_gib, way }
 }
 
-const fn percentile(commit_mbps: i64, way: Way) -> Metered {
-    Metered::Percentile { commit_mbps, way }
+const fn percentile(commit_mbps: i64, way: CountedDirection) -> UsageTerms {
+    UsageTerms::Percentile { commit_mbps, way }
 }
 
-const fn coupon(off: Off, months: Option<i64>, plan: Option<usize>) -> Coupon {
+const fn coupon(off: CouponDiscount, months: Option<i64>, plan: Option<usize>) -> Coupon {
     Coupon { off, months, plan }
 }
 
@@ -280,10 +289,10 @@ async fn fill(database: &Database) {
     for (at, coupon) in COUPONS.iter().enumerate() {
         let code = coupon_code(at);
         let discount = match coupon.off {
-            Off::Percent(percent) => {
+            CouponDiscount::Percent(percent) => {
                 Discount::Percent(schemas::percent::Percent::new(rust_decimal::Decimal::new(percent, 3)).unwrap())
             }
-            Off::Cents(cents) => Discount::Amount(Money::new(cents, Currency::EUR)),
+            CouponDiscount::Cents(cents) => Discount::Amount(Money::new(cents, Currency::EUR)),
         };
         let new = NewCoupon {
             months: coupon.months,
@@ -311,20 +320,20 @@ pub(super) fn coupon_code(coupon: usize) -> String {
     format!("OFF-{coupon}")
 }
 
-fn terms(metered: Metered) -> Terms {
+fn terms(metered: UsageTerms) -> Terms {
     let mode = |way| match way {
-        Way::Sum => schemas::usage::UsageMode::Sum,
-        Way::Out => schemas::usage::UsageMode::Out,
-        Way::Max => schemas::usage::UsageMode::Max,
+        CountedDirection::Sum => schemas::usage::UsageMode::Sum,
+        CountedDirection::Out => schemas::usage::UsageMode::Out,
+        CountedDirection::Max => schemas::usage::UsageMode::Max,
     };
     match metered {
-        Metered::Not => Terms::Flat,
-        Metered::Transfer { included_gib, way } => Terms::Transfer {
+        UsageTerms::Not => Terms::Flat,
+        UsageTerms::Transfer { included_gib, way } => Terms::Transfer {
             included_units: included_gib,
             unit: QuotaUnit::Gib,
             mode: mode(way),
         },
-        Metered::Percentile { commit_mbps, way } => Terms::Percentile {
+        UsageTerms::Percentile { commit_mbps, way } => Terms::Percentile {
             commit_mbps: commit_mbps.into(),
             mode: mode(way),
         },

@@ -14,9 +14,9 @@ use super::ground::{
 };
 use super::step::Step;
 use crate::invoice::{self, Credited, Rebill};
-use crate::model::{Books, End as ModelEnd, Model, Taxed};
+use crate::model::{Books, CancellationTime as ModelEnd, Model, Taxed};
 use crate::payment::{Transfer, record_transfer};
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use crate::subscription::{NewSubscription, subscribe, subscription, transfer};
 use crate::tax::{self, NewTaxRate};
 use crate::testing::{LATENESS_MS, World};
@@ -41,14 +41,14 @@ pub(super) struct Play {
 
 /// A document that a step is about.
 #[derive(Clone, Copy)]
-struct Picked {
+struct PickedDocument {
     at: usize,
     customer: usize,
     is_note: bool,
     total: i64,
 }
 
-impl Picked {
+impl PickedDocument {
     fn id(self) -> InvoiceId {
         InvoiceId(i64::try_from(self.at).unwrap() + 1)
     }
@@ -121,7 +121,7 @@ impl Play {
     }
 
     /// A document; small choices are new ones.
-    async fn pick_document(&self, choice: usize) -> Option<Picked> {
+    async fn pick_document(&self, choice: usize) -> Option<PickedDocument> {
         let count = self.count_of("SELECT count(*) FROM invoices").await;
         let at = count.checked_sub(1)? - choice % count;
         let row = sqlx::query("SELECT customer_id, kind, total_minor FROM invoices WHERE id = $1")
@@ -129,7 +129,7 @@ impl Play {
             .fetch_one(self.world.database.pool())
             .await
             .unwrap();
-        Some(Picked {
+        Some(PickedDocument {
             at,
             customer: usize::try_from(row.get::<i64, _>(0)).unwrap() - 1,
             is_note: row.get::<String, _>(1) == "credit_note",
@@ -325,11 +325,11 @@ impl Play {
                 let zone = subscription(&mut *connection, id).await?.time_zone;
                 let today = self.now.to_zoned(zone).date();
                 let (end, model_end) = match end {
-                    0 => (End::Now, ModelEnd::Now),
-                    1 => (End::CycleEnd, ModelEnd::Cycle),
+                    0 => (CancellationTime::Now, ModelEnd::Now),
+                    1 => (CancellationTime::CycleEnd, ModelEnd::Cycle),
                     days => {
                         let date = today + (days - 2).days();
-                        (End::On(date), ModelEnd::On(date))
+                        (CancellationTime::On(date), ModelEnd::On(date))
                     }
                 };
                 change::cancel(connection, id, end, "test", "test", now_ms).await?;

@@ -14,17 +14,17 @@ use schemas::inventory::{self, Customer};
 use sqlx::{AnyConnection, Row as _};
 
 use super::draft::{Charge, Drafts, Prepared, Snapshot, prepare};
-use super::due::{Current, Due, What};
-use super::given_back::Left;
+use super::due::{ChargeKind, DueCharge, OpenPeriods};
 use super::held;
 use super::history::ChargedKey;
 use super::items;
+use super::line_credits::UncreditedAmounts;
 use super::new_document::{Corrects, NewDocument, Parties, Written};
 use super::unmeasured;
 use super::write::write;
 use super::{Draft, Horizon, InvoiceKind, InvoiceWithLines, OpenReason};
 use crate::evidence::Evidence;
-use crate::tax::Unsettled;
+use crate::tax::HoldReason;
 use crate::{BillingError, exclusion, guard, settlement, subscription};
 use schemas::usage::UsageSource;
 
@@ -45,7 +45,7 @@ pub struct OpenPeriod {
     /// Windows are closed up to here.
     pub measured_to_ms: i64,
     /// What a person must settle, where that holds it.
-    pub unsettled: Option<Unsettled>,
+    pub unsettled: Option<HoldReason>,
 }
 
 /// What closing did.
@@ -107,7 +107,7 @@ pub(crate) async fn preview_between<U: UsageSource>(
     (first, last): (CustomerId, CustomerId),
     now_ms: i64,
 ) -> Result<Previews, BillingError> {
-    let preparation = prepare(database, usage, (first, last), now_ms, Current::Included).await?;
+    let preparation = prepare(database, usage, (first, last), now_ms, OpenPeriods::Included).await?;
     let of_customer = |drafts: Drafts| {
         let made = drafts.drafts.into_iter().map(|prepared| prepared.draft);
         (drafts.customer.id, made.collect())
@@ -144,14 +144,14 @@ pub async fn close<U: UsageSource>(
 /// # Errors
 /// When the database or usage cannot be read at all.
 pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<Closing, BillingError> {
-    close_all_telling(database, usage, now_ms, |_, _| {}).await
+    close_all_with_progress(database, usage, now_ms, |_, _| {}).await
 }
 
 /// [`close_all`], which tells `progress` how many customers it has looked at, and how many there are.
 ///
 /// # Errors
 /// As [`close_all`].
-pub async fn close_all_telling<U: UsageSource>(
+pub async fn close_all_with_progress<U: UsageSource>(
     database: &Database,
     usage: &U,
     now_ms: i64,
@@ -184,7 +184,7 @@ async fn close_between<U: UsageSource>(
 ) -> Result<(), BillingError> {
     let mut between = between;
     for _ in 0..MAX_CLOSE_ATTEMPTS {
-        let preparation = prepare(database, usage, between, now_ms, Current::Excluded).await?;
+        let preparation = prepare(database, usage, between, now_ms, OpenPeriods::Excluded).await?;
         let failed: HashSet<CustomerId> = preparation.failed.iter().map(|(customer, _)| *customer).collect();
         closing.failed.extend(preparation.failed);
         let drafts = preparation.drafts.iter().flat_map(|drafts| &drafts.drafts);
@@ -279,13 +279,13 @@ async fn finalise(
 }
 
 /// What one transaction did.
-struct Done {
+struct CloseOutcome {
     invoices: Vec<InvoiceId>,
     lost: Vec<CustomerId>,
 }
 
-async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) -> Result<Done, BillingError> {
-    let mut done = Done {
+async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) -> Result<CloseOutcome, BillingError> {
+    let mut done = CloseOutcome {
         invoices: Vec::new(),
         lost: Vec::new(),
     };
@@ -304,7 +304,7 @@ async fn finalise_together(database: &Database, some: &[Drafts], now_ms: i64) ->
         let is = now_is.remove(&drafts.customer.id).unwrap_or_default();
         let is_marked = |month: &ChargedKey| marks.get(&month.key) == Some(&month.mark);
         let is_same = is == drafts.snapshot && exclusions == drafts.exclusions && drafts.checked.iter().all(is_marked);
-        if is_same && Left::is_still(&mut transaction, &drafts.left).await? {
+        if is_same && UncreditedAmounts::is_still(&mut transaction, &drafts.left).await? {
             unchanged.push(drafts);
         } else {
             done.lost.push(drafts.customer.id);
@@ -444,7 +444,7 @@ async fn settle(connection: &mut AnyConnection, finalised: &[Finalised<'_>], now
 /// Notes what was charged, so that it is not charged again (B3), and how far each phase has come.
 async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>]) -> Result<(), BillingError> {
     let mut charged = Vec::new();
-    let mut reached: BTreeMap<PhaseId, Reached> = BTreeMap::new();
+    let mut reached: BTreeMap<PhaseId, PhaseAdvance> = BTreeMap::new();
     for finalised in finalised {
         for charge in &finalised.prepared.charges {
             let line = finalised.written.first_line.0 + i64::try_from(charge.line).unwrap_or(0);
@@ -480,7 +480,7 @@ async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>
         query.bind(phase.0).bind(to_ms)
     })
     .await?;
-    let column = |of: fn(&Reached) -> Option<Date>| -> Vec<(PhaseId, Date)> {
+    let column = |of: fn(&PhaseAdvance) -> Option<Date>| -> Vec<(PhaseId, Date)> {
         let reached = reached
             .iter()
             .filter_map(|(phase, reached)| Some((*phase, of(reached)?)));
@@ -512,28 +512,28 @@ async fn mark_charged(connection: &mut AnyConnection, finalised: &[Finalised<'_>
 
 /// Up to where charges bring a phase.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reached {
+struct PhaseAdvance {
     base_to: Option<Date>,
     usage_to: Option<Date>,
     usage_to_ms: Option<i64>,
     given_back_to: Option<Date>,
 }
 
-impl Reached {
+impl PhaseAdvance {
     /// Takes over a charge; later ones come after earlier ones.
-    fn charge(&mut self, due: &Due) {
+    fn charge(&mut self, due: &DueCharge) {
         let period = due.charged.period;
         match due.what {
-            What::Base => {
+            ChargeKind::Base => {
                 self.base_to = Some(period.end_date);
                 self.given_back_to = None;
             }
-            What::Usage => {
+            ChargeKind::Usage => {
                 self.usage_to = Some(period.end_date);
                 self.usage_to_ms = Some(period.end_ms);
             }
             // The first of several reaches furthest back.
-            What::Unused => {
+            ChargeKind::Unused => {
                 let earlier = self.given_back_to.unwrap_or(period.start_date);
                 self.given_back_to = Some(earlier.min(period.start_date));
             }

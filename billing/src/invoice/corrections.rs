@@ -29,10 +29,10 @@ use schemas::usage::{PeriodUsage, UsageSource};
 use schemas::window::DAY_MS;
 use sqlx::AnyConnection;
 
-use super::due::Due;
-use super::given_back::Left;
+use super::due::DueCharge;
 use super::history::{ChargedKey, ChargedLine, ChargedUsage, charged_keys};
 use super::items::ChargeItem;
+use super::line_credits::UncreditedAmounts;
 use crate::BillingError;
 use crate::catalog::Terms;
 use crate::evidence::{Evidence, Measured};
@@ -113,7 +113,12 @@ pub(super) async fn marks<U: UsageSource>(
 }
 
 /// Whether a document would only correct, and the one before that corrected the same is not a day old.
-pub(super) fn is_too_soon(due: &[Due], items: &[ChargeItem], months: &[(usize, ChargedUsage)], now_ms: i64) -> bool {
+pub(super) fn is_too_soon(
+    due: &[DueCharge],
+    items: &[ChargeItem],
+    months: &[(usize, ChargedUsage)],
+    now_ms: i64,
+) -> bool {
     let adjusted_at_ms = months.iter().filter_map(|(_, month)| month.adjusted_at_ms).max();
     due.is_empty() && items.is_empty() && adjusted_at_ms.is_some_and(|at_ms| now_ms < at_ms + APART_MS)
 }
@@ -126,7 +131,7 @@ pub(super) fn correction(
     before: &ChargedUsage,
     from_pool: u64,
     (usage, excluded): (&PeriodUsage, &[(i64, i64)]),
-    left: &mut Left,
+    left: &mut UncreditedAmounts,
 ) -> Result<Vec<DraftLine>, BillingError> {
     let currency = before.charged_so_far.currency;
     let measured = Measured::new(usage, before.measured.mode, excluded);

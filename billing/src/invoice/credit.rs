@@ -2,8 +2,8 @@
 //!
 //! A finalised invoice never changes (B3). What was wrong on it is taken back by a credit note with the invoice's own tax
 //! rules, as a whole, line for line, or an amount, which its charges share in proportion to what is left of each. Either takes
-//! back what was not given back yet and no more (B6), whatever gave it back ([`super::given_back`]). What is left of net and tax
-//! is what the next one can take back: when nothing of the net is left, nothing of the tax is either. A credit note settles
+//! back what was not given back yet and no more (B6), whatever gave it back ([`super::line_credits`]). What is left of net and
+//! tax is what the next one can take back: when nothing of the net is left, nothing of the tax is either. A credit note settles
 //! what is open of its invoice; the rest becomes the customer's credit. An invoice of which nothing was settled or given back
 //! can be void: a credit note over the whole of it, after which its charges can be made again, if asked. Unused days that it gave
 //! back are given back again by the next close, asked or not: they were charged, and are not had.
@@ -20,10 +20,10 @@ use schemas::money::Money;
 use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
-use super::given_back::{self, Left};
-use super::new_document::{Cause, Corrects, NewDocument, Parties};
+use super::line_credits::{self, UncreditedAmounts};
+use super::new_document::{Corrects, CreditCause, NewDocument, Parties};
 use super::read::get_in;
-use super::taxes::{Charged, Totals};
+use super::taxes::{ChargedDocuments, DocumentTotals};
 use super::write::write;
 use super::{Draft, Invoice, InvoiceKind, InvoiceLine, InvoiceStatus, InvoiceWithLines};
 use crate::event;
@@ -66,7 +66,7 @@ pub async fn credit(
 ) -> Result<InvoiceId, BillingError> {
     // Whoever settles something of this customer takes the same lock.
     let corrected = lock(connection, invoice).await?;
-    issue(connection, &corrected, what, Cause::CreditNote, reason, now_ms).await
+    issue(connection, &corrected, what, CreditCause::CreditNote, reason, now_ms).await
 }
 
 /// A credit note before it is issued, as positive amounts.
@@ -170,7 +170,7 @@ pub async fn credit_gross(
 /// An invoice and what is left of it: all that a credit note is drafted from.
 pub(crate) struct Correctable {
     corrected: InvoiceWithLines,
-    left: Left,
+    left: UncreditedAmounts,
     taxes: BTreeMap<i64, ChargedTax>,
 }
 
@@ -186,8 +186,8 @@ impl Correctable {
 
     async fn of(connection: &mut AnyConnection, corrected: InvoiceWithLines) -> Result<Correctable, BillingError> {
         Ok(Correctable {
-            left: Left::of(connection, corrected.lines.iter().map(|line| line.id)).await?,
-            taxes: Charged::of_invoice(connection, corrected.invoice.id).await?,
+            left: UncreditedAmounts::of(connection, corrected.lines.iter().map(|line| line.id)).await?,
+            taxes: ChargedDocuments::of_invoice(connection, corrected.invoice.id).await?,
             corrected,
         })
     }
@@ -282,7 +282,7 @@ async fn issue(
     connection: &mut AnyConnection,
     corrected: &InvoiceWithLines,
     what: Credited,
-    cause: Cause,
+    cause: CreditCause,
     reason: &str,
     now_ms: i64,
 ) -> Result<InvoiceId, BillingError> {
@@ -314,7 +314,7 @@ async fn issue(
     let gave_back = |line: &InvoiceLine| line.kind == LineKind::Adjustment && line.priced.minor < 0;
     if corrected.lines.iter().any(gave_back) {
         // Taken back with their invoice: what was measured stays less all the same.
-        look_at_corrected_months(connection, invoice).await?;
+        recheck_corrected_months(connection, invoice).await?;
     }
     settlement::apply_credit_note(connection, id, now_ms).await?;
     Ok(id)
@@ -340,7 +340,7 @@ pub async fn void(
             why: "something of it was settled: give it back by a credit note",
         });
     }
-    if !given_back::elsewhere(connection, invoice).await?.is_empty() {
+    if !line_credits::elsewhere(connection, invoice).await?.is_empty() {
         return Err(BillingError::NotCredited {
             invoice,
             why: "a later document gave a part of it back: give back what is left by a credit note",
@@ -348,10 +348,10 @@ pub async fn void(
     }
     release_unused(connection, invoice).await?;
     let cause = match rebill {
-        Rebill::No => Cause::Void,
+        Rebill::No => CreditCause::Void,
         Rebill::Yes => {
             release_charges(connection, invoice).await?;
-            Cause::Rebill
+            CreditCause::Rebill
         }
     };
     let note = issue(connection, &corrected, Credited::Whole, cause, reason, now_ms).await?;
@@ -396,7 +396,7 @@ async fn lock(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Invo
 }
 
 /// What of an invoice was not given back, by whatever gave it back; lines that give back count against it.
-fn left_of(corrected: &InvoiceWithLines, left: &Left) -> i64 {
+fn left_of(corrected: &InvoiceWithLines, left: &UncreditedAmounts) -> i64 {
     // What a discount takes off a line is not left of that line.
     let counted = corrected.lines.iter().filter(|line| !is_discount(line));
     counted.map(|line| left.minor(line.id)).sum()
@@ -408,7 +408,7 @@ fn is_discount(line: &InvoiceLine) -> bool {
 }
 
 /// Everything that is left, line for line. A charge that nothing but its discount was given back of is taken back with it.
-fn whole(corrected: &InvoiceWithLines, left: &Left) -> Result<Vec<DraftLine>, BillingError> {
+fn whole(corrected: &InvoiceWithLines, left: &UncreditedAmounts) -> Result<Vec<DraftLine>, BillingError> {
     let invoice = &corrected.invoice;
     let untouched = |line: &InvoiceLine| left.minor(line.id) == line.priced.minor;
     let is_whole = left_of(corrected, left) == corrected.lines.iter().map(|line| line.priced.minor).sum::<i64>();
@@ -446,7 +446,7 @@ fn reversed(invoice: &Invoice, line: &InvoiceLine) -> Result<DraftLine, BillingE
 /// An amount, shared by the charges of an invoice in proportion to what is left of each.
 fn parts(
     corrected: &InvoiceWithLines,
-    left: &Left,
+    left: &UncreditedAmounts,
     amount: Money,
     reason: &str,
 ) -> Result<Vec<DraftLine>, BillingError> {
@@ -459,7 +459,7 @@ fn parts(
         .collect();
     let left_minor: Vec<i64> = charges.iter().map(|line| left.minor(line.id)).collect();
     let mut lines = Vec::with_capacity(charges.len());
-    for (line, share) in charges.iter().zip(given_back::shares(amount.minor, &left_minor)) {
+    for (line, share) in charges.iter().zip(line_credits::shares(amount.minor, &left_minor)) {
         if share == 0 {
             continue;
         }
@@ -504,7 +504,7 @@ fn draft(
     mut lines: Vec<DraftLine>,
 ) -> Result<Draft, BillingError> {
     let invoice = &corrected.invoice;
-    let mut totals = Totals::zero(invoice.currency);
+    let mut totals = DocumentTotals::zero(invoice.currency);
     for (&group, charged) in taxes {
         let of_group: Vec<usize> = (0..lines.len()).filter(|&at| lines[at].tax_group == group).collect();
         if of_group.is_empty() && !lines.is_empty() {
@@ -642,11 +642,11 @@ async fn release_corrections(connection: &mut AnyConnection, invoice: InvoiceId)
             why: "its usage was corrected by later documents: void those first, or correct it by an item",
         });
     }
-    look_at_corrected_months(connection, invoice).await
+    recheck_corrected_months(connection, invoice).await
 }
 
 /// The months that an invoice corrects are measured again.
-async fn look_at_corrected_months(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
+async fn recheck_corrected_months(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
     sqlx::query(
         "UPDATE charged SET usage_mark = '' WHERE kind = 'usage' AND EXISTS (SELECT 1 FROM invoice_lines l \
          WHERE l.invoice_id = $1 AND l.kind = 'adjustment' AND l.subscription_id = charged.subscription_id \

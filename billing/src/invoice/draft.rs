@@ -17,12 +17,12 @@ use schemas::usage::{PeriodUsage, UsageMode};
 use sqlx::AnyConnection;
 
 use super::corrections::{self, Months};
-use super::due::{self, Current, Due, What};
-use super::given_back::Left;
+use super::due::{self, ChargeKind, DueCharge, OpenPeriods};
 use super::history::{ChargedKey, ChargedUsage, charged_bases, charged_usage, pool_lines};
 use super::items::{ChargeItem, open_items};
+use super::line_credits::UncreditedAmounts;
 use super::pool::{self, PoolLine, Share};
-use super::taxes::{Charged, Sheet, Taxation, Totals, tax_point_ms};
+use super::taxes::{ChargedDocuments, DocumentGroup, DocumentTotals, Taxation, tax_point_ms};
 use super::unmeasured;
 use super::{Draft, InvoiceKind, OpenReason};
 use crate::BillingError;
@@ -32,7 +32,7 @@ use crate::line_kind::LineKind;
 use crate::price::UsagePrice;
 use crate::rating::{self, ChargedBase, DraftLine};
 use crate::subscription::{Catalog, Contract, contracts_between};
-use crate::tax::{self, TaxRate, Unsettled, VatStanding};
+use crate::tax::{self, HoldReason, TaxRate, VatNumberStatus};
 use crate::vat;
 use schemas::usage::{UsageQuery, UsageSource};
 
@@ -45,7 +45,7 @@ pub(super) struct Prepared {
 
 /// What a line of a draft charges, so that it is charged once (B3).
 pub(super) struct Charge {
-    pub(super) due: Due,
+    pub(super) due: DueCharge,
     /// Its line, by position from 0.
     pub(super) line: usize,
     /// What its usage was measured from ([`UsageSource::marks`]).
@@ -55,13 +55,13 @@ pub(super) struct Charge {
 /// What a customer's drafts were made from. When it is not so any more as they are finalised, they are made anew.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Snapshot {
-    pub(super) phases: Vec<Reached>,
+    pub(super) phases: Vec<PhaseProgress>,
     /// What waits to be charged once.
     pub(super) items: Vec<ChargeItemId>,
 }
 
 /// A phase's end, up to where its base price was charged, and the end of its usage and up to where that was charged.
-pub(super) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
+pub(super) type PhaseProgress = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
 
 /// One customer's drafts, oldest first.
 pub(super) struct Drafts {
@@ -90,7 +90,7 @@ struct Account {
     /// Whether the entity can issue it.
     has_issuer: bool,
     contracts: Vec<Contract>,
-    due: Vec<Due>,
+    due: Vec<DueCharge>,
     items: Vec<ChargeItem>,
     /// Charged months whose usage may have changed since, with the position of their contract.
     charged: Vec<(usize, ChargedUsage)>,
@@ -105,7 +105,7 @@ type PeriodKey = (PhaseId, i64);
 /// What the usage of times is measured from; nothing of those that cannot be measured any more.
 type Marks = HashMap<(i64, i64), String>;
 /// What was used in it, and which parts of it are not billed.
-type Used = (PeriodUsage, Vec<(i64, i64)>);
+type MeasuredUsage = (PeriodUsage, Vec<(i64, i64)>);
 
 /// What drafting needs of the database, before usage is asked for.
 pub(super) struct Loaded {
@@ -113,9 +113,9 @@ pub(super) struct Loaded {
     pending: Vec<AttributionChange>,
     rates: Vec<TaxRate>,
     /// What is known of customers' VAT numbers.
-    vat: HashMap<CustomerId, VatStanding>,
+    vat: HashMap<CustomerId, VatNumberStatus>,
     /// The taxes of what may be given back or corrected.
-    taxes: Charged,
+    taxes: ChargedDocuments,
     exclusions: HashMap<ServiceId, Vec<Exclusion>>,
     /// What somebody said is to be finalised as it was measured.
     confirmed: HashSet<(CustomerId, i64)>,
@@ -133,10 +133,10 @@ pub(super) async fn prepare<U: UsageSource>(
     usage: &U,
     between: (CustomerId, CustomerId),
     now_ms: i64,
-    current: Current,
+    current: OpenPeriods,
 ) -> Result<Preparation, BillingError> {
     // Before anything is read: marks say what is measured from what is stored by now.
-    if current == Current::Excluded {
+    if current == OpenPeriods::Excluded {
         usage.settle().await?;
     }
     let mut connection = database.pool().acquire().await?;
@@ -154,7 +154,7 @@ pub(super) async fn load_all<U: UsageSource>(
     usage: &U,
     between: (CustomerId, CustomerId),
     until_ms: i64,
-    current: Current,
+    current: OpenPeriods,
 ) -> Result<Loaded, BillingError> {
     let mut failed = Vec::new();
     // Before the exclusions: one that is made meanwhile is found by comparing.
@@ -172,12 +172,12 @@ pub(super) async fn load_all<U: UsageSource>(
             discount.chain([base.line])
         }))
         .collect();
-    let taxes = Charged::of_lines(&mut *connection, &correctable).await?;
-    let vat = vat::standings(&mut *connection, between.0, between.1).await?;
+    let taxes = ChargedDocuments::of_lines(&mut *connection, &correctable).await?;
+    let vat = vat::vat_number_statuses(&mut *connection, between.0, between.1).await?;
     let exclusions = exclusion::in_force(&mut *connection).await?;
     let confirmed = unmeasured::confirmed(&mut *connection, between.0, between.1).await?;
     let due = accounts.iter().flat_map(|account| &account.due);
-    let usages = due.filter(|due| due.what == What::Usage);
+    let usages = due.filter(|due| due.what == ChargeKind::Usage);
     let times = usages.map(|due| (due.charged.period.start_ms, due.charged.period.end_ms));
     let marks = corrections::marks(usage, times.collect()).await?;
     Ok(Loaded {
@@ -232,7 +232,7 @@ pub(super) async fn draft_all<U: UsageSource>(
                 excluded: excluded(account.contracts[contract].service.id, from_ms, to_ms),
             });
         };
-        for due in account.due.iter().filter(|due| due.what == What::Usage) {
+        for due in account.due.iter().filter(|due| due.what == ChargeKind::Usage) {
             let phase = &account.contracts[due.contract].phases[due.phase];
             if let Some(mode) = phase.plan.terms.mode() {
                 ask(
@@ -272,7 +272,7 @@ pub(super) async fn draft_all<U: UsageSource>(
         false => i64::MAX,
     };
     let left_out = queries.into_iter().map(|query| query.excluded);
-    let used: HashMap<PeriodKey, Used> = keys.into_iter().zip(answers.into_iter().zip(left_out)).collect();
+    let used: HashMap<PeriodKey, MeasuredUsage> = keys.into_iter().zip(answers.into_iter().zip(left_out)).collect();
 
     let mut drafts = Vec::new();
     for account in accounts {
@@ -322,7 +322,7 @@ async fn load(
     connection: &mut AnyConnection,
     (first, last): (CustomerId, CustomerId),
     now_ms: i64,
-    (current, mut months): (Current, Months),
+    (current, mut months): (OpenPeriods, Months),
     failed: &mut Vec<(CustomerId, BillingError)>,
 ) -> Result<Vec<Account>, BillingError> {
     let entities: HashMap<EntityId, (Arc<EntityProfile>, bool)> = inventory::entities(&mut *connection)
@@ -359,7 +359,7 @@ async fn load(
             continue;
         };
         again.extend(changed);
-        let bases = charged_bases(connection, due.iter().filter(|due| due.what == What::Unused)).await?;
+        let bases = charged_bases(connection, due.iter().filter(|due| due.what == ChargeKind::Unused)).await?;
         accounts.push(Account {
             entity: Arc::clone(entity),
             has_issuer: *is_issuer,
@@ -418,7 +418,7 @@ fn pools_of(
 
 /// What all drafts are made by.
 struct Facts<'a> {
-    used: &'a HashMap<PeriodKey, Used>,
+    used: &'a HashMap<PeriodKey, MeasuredUsage>,
     marks: &'a Marks,
     pending: &'a [AttributionChange],
     rates: &'a [TaxRate],
@@ -427,13 +427,13 @@ struct Facts<'a> {
     min_coverage_percent: u32,
     /// Usage that ends later waits for a person.
     heard_until_ms: i64,
-    vat: &'a HashMap<CustomerId, VatStanding>,
+    vat: &'a HashMap<CustomerId, VatNumberStatus>,
     now_ms: i64,
 }
 
 /// What may be given back of a customer's charges.
-fn left_of(account: &Account) -> Left {
-    let mut left = Left::default();
+fn left_of(account: &Account) -> UncreditedAmounts {
+    let mut left = UncreditedAmounts::default();
     for base in account.bases.values() {
         left.insert(base.line, base.left_minor);
     }
@@ -444,8 +444,12 @@ fn left_of(account: &Account) -> Left {
 }
 
 /// The drafts of one customer, one for each instant at which something is due, and what they leave to be given back.
-fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(Vec<Prepared>, Left), BillingError> {
-    let mut by_instant: BTreeMap<i64, Vec<Due>> = BTreeMap::new();
+fn draft(
+    account: &Account,
+    facts: &Facts<'_>,
+    taxes: &mut ChargedDocuments,
+) -> Result<(Vec<Prepared>, UncreditedAmounts), BillingError> {
+    let mut by_instant: BTreeMap<i64, Vec<DueCharge>> = BTreeMap::new();
     for due in &account.due {
         by_instant.entry(due.due_ms).or_default().push(due.clone());
     }
@@ -485,7 +489,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
             let phase = &contract.phases[due.phase];
             let first_line = lines.len();
             match due.what {
-                What::Unused => {
+                ChargeKind::Unused => {
                     let before = account
                         .bases
                         .get(&due.key)
@@ -498,8 +502,8 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
                     left.take(before.line, unused.iter().map(|line| -line.priced.minor).sum());
                     lines.extend(unused);
                 }
-                What::Base => lines.extend(rating::base_lines(contract, phase, &due.charged)?),
-                What::Usage => {
+                ChargeKind::Base => lines.extend(rating::base_lines(contract, phase, &due.charged)?),
+                ChargeKind::Usage => {
                     let usage = facts.used.get(&(phase.id, due.charged.period.start_ms));
                     if let Some((usage, excluded)) = usage {
                         measured_to_ms = measured_to_ms.min(usage.measured_to_ms);
@@ -532,7 +536,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
             // All of it was given back before: there is nothing to say.
             continue;
         }
-        let together = Together {
+        let together = DueGroup {
             due_ms,
             measured_to_ms,
             usage_from_ms,
@@ -547,7 +551,7 @@ fn draft(account: &Account, facts: &Facts<'_>, taxes: &mut Charged) -> Result<(V
 }
 
 /// What the taxes of a customer's lines are found by.
-fn taxation<'a>(account: &'a Account, facts: &Facts<'a>, taxes: &'a Charged) -> Taxation<'a> {
+fn taxation<'a>(account: &'a Account, facts: &Facts<'a>, taxes: &'a ChargedDocuments) -> Taxation<'a> {
     Taxation {
         seller: &account.entity,
         customer: &account.customer,
@@ -558,7 +562,7 @@ fn taxation<'a>(account: &'a Account, facts: &Facts<'a>, taxes: &'a Charged) -> 
 }
 
 /// What is due at one instant: mostly one document, and several where their taxes keep them apart.
-struct Together {
+struct DueGroup {
     due_ms: i64,
     measured_to_ms: i64,
     usage_from_ms: Option<i64>,
@@ -568,12 +572,12 @@ struct Together {
     items: Vec<ChargeItem>,
 }
 
-impl Together {
+impl DueGroup {
     fn into_drafts(
         self,
         account: &Account,
         facts: &Facts<'_>,
-        taxes: &mut Charged,
+        taxes: &mut ChargedDocuments,
     ) -> Result<Vec<Prepared>, BillingError> {
         let due_ms = self.due_ms;
         let by_item: Vec<DraftLine> = self.items.iter().map(|item| item.line(due_ms)).collect();
@@ -619,12 +623,12 @@ impl Together {
 }
 
 /// The usage of an invoice that is pooled; none where the customer did not agree to it.
-fn shares(account: &Account, group: &[Due], facts: &Facts<'_>) -> Result<Vec<Share>, BillingError> {
+fn shares(account: &Account, group: &[DueCharge], facts: &Facts<'_>) -> Result<Vec<Share>, BillingError> {
     let mut shares = Vec::new();
     if !account.customer.billing.pools_usage {
         return Ok(shares);
     }
-    for due in group.iter().filter(|due| due.what == What::Usage) {
+    for due in group.iter().filter(|due| due.what == ChargeKind::Usage) {
         let phase = &account.contracts[due.contract].phases[due.phase];
         let period = due.charged.period;
         let used = facts.used.get(&(phase.id, period.start_ms));
@@ -664,8 +668,8 @@ fn total_up(
     due_ms: i64,
     lines: Vec<DraftLine>,
     measured_to_ms: i64,
-    sheet: &mut Sheet,
-    totals: Totals,
+    sheet: &mut DocumentGroup,
+    totals: DocumentTotals,
 ) -> Draft {
     let customer = &account.customer;
     let starts = lines.iter().map(|line| line.period_start_ms);
@@ -694,7 +698,7 @@ fn total_up(
         buyer: sheet.buyer.take(),
         // Before anything else: what its taxes are depends on where the seller is.
         unsettled: (!account.has_issuer)
-            .then_some(Unsettled::Issuer)
+            .then_some(HoldReason::Issuer)
             .or_else(|| sheet.unsettled.take()),
         lines,
         subtotal: totals.subtotal,
@@ -736,9 +740,9 @@ fn open_reason(draft: &Draft, usage_from_ms: Option<i64>, facts: &Facts<'_>) -> 
         return Some(OpenReason::NotOver);
     }
     match draft.unsettled {
-        Some(Unsettled::Rate(_)) => return Some(OpenReason::TaxRateMissing),
-        Some(Unsettled::VatNumber { .. }) => return Some(OpenReason::VatNumberUnconfirmed),
-        Some(Unsettled::Issuer) => return Some(OpenReason::IssuerIncomplete),
+        Some(HoldReason::Rate(_)) => return Some(OpenReason::TaxRateMissing),
+        Some(HoldReason::VatNumber { .. }) => return Some(OpenReason::VatNumberUnconfirmed),
+        Some(HoldReason::Issuer) => return Some(OpenReason::IssuerIncomplete),
         None => {}
     }
     let usage_from_ms = usage_from_ms?;

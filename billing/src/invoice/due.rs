@@ -19,7 +19,7 @@ use crate::subscription::{ChargedPeriod, Contract, Phase};
 
 /// Whether periods that are not over take part.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Current {
+pub(super) enum OpenPeriods {
     Included,
     Excluded,
     /// As excluded, for a look ahead that finalises nothing.
@@ -28,26 +28,26 @@ pub(super) enum Current {
 
 /// What kind of charge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum What {
+pub(super) enum ChargeKind {
     Unused,
     Base,
     Usage,
 }
 
-impl What {
+impl ChargeKind {
     pub(super) fn name(self) -> &'static str {
         match self {
-            What::Unused => "unused",
-            What::Base => "base",
-            What::Usage => "usage",
+            ChargeKind::Unused => "unused",
+            ChargeKind::Base => "base",
+            ChargeKind::Usage => "usage",
         }
     }
 }
 
 /// A charge that is due.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Due {
-    pub(super) what: What,
+pub(super) struct DueCharge {
+    pub(super) what: ChargeKind,
     pub(super) key: String,
     pub(super) phase_id: PhaseId,
     pub(super) subscription: SubscriptionId,
@@ -58,11 +58,11 @@ pub(super) struct Due {
     pub(super) due_ms: i64,
 }
 
-/// What is due by `now_ms`, and with [`Current::Included`] what is running.
+/// What is due by `now_ms`, and with [`OpenPeriods::Included`] what is running.
 ///
 /// # Errors
 /// At the edge of the calendar.
-pub(super) fn find(contracts: &[Contract], now_ms: i64, current: Current) -> Result<Vec<Due>, BillingError> {
+pub(super) fn find(contracts: &[Contract], now_ms: i64, current: OpenPeriods) -> Result<Vec<DueCharge>, BillingError> {
     let mut found = Vec::new();
     for (position, contract) in contracts.iter().enumerate() {
         let mut walk = Walk {
@@ -85,8 +85,8 @@ struct Walk<'a> {
     contract: &'a Contract,
     position: usize,
     now_ms: i64,
-    current: Current,
-    found: &'a mut Vec<Due>,
+    current: OpenPeriods,
+    found: &'a mut Vec<DueCharge>,
 }
 
 impl Walk<'_> {
@@ -109,7 +109,7 @@ impl Walk<'_> {
                 break;
             }
             let key = format!("base:{}:{}", phase.id, charged.period.start_date);
-            self.push(index, What::Base, key, charged, due_ms);
+            self.push(index, ChargeKind::Base, key, charged, due_ms);
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Walk<'_> {
                 break;
             }
             let key = format!("usage:{}:{}", phase.id, charged.period.start_date);
-            self.push(index, What::Usage, key, charged, due_ms);
+            self.push(index, ChargeKind::Usage, key, charged, due_ms);
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Walk<'_> {
             };
             let key = format!("unused:{}:{}:{to}", phase.id, charged.period.start_date);
             let charged = ChargedPeriod::of_days(unused, charged.nominal);
-            self.push(index, What::Unused, key, charged, due_ms);
+            self.push(index, ChargeKind::Unused, key, charged, due_ms);
         }
         Ok(())
     }
@@ -188,12 +188,12 @@ impl Walk<'_> {
 
     /// Whether what is due at `due_ms` takes part.
     fn takes(&self, due_ms: i64, charged: &ChargedPeriod) -> bool {
-        let runs = self.current == Current::Included && charged.period.start_ms <= self.now_ms;
+        let runs = self.current == OpenPeriods::Included && charged.period.start_ms <= self.now_ms;
         due_ms <= self.now_ms || runs
     }
 
-    fn push(&mut self, phase: usize, what: What, key: String, charged: ChargedPeriod, due_ms: i64) {
-        self.found.push(Due {
+    fn push(&mut self, phase: usize, what: ChargeKind, key: String, charged: ChargedPeriod, due_ms: i64) {
+        self.found.push(DueCharge {
             what,
             key,
             phase_id: self.contract.phases[phase].id,

@@ -124,7 +124,7 @@ pub async fn recompute<U: UsageSource>(
             let time = (line.period_start_ms, line.period_end_ms);
             let excluded = exclusion::touching(of_service, time.0, time.1);
             recomputed_amount = amount_of(&measure(&windows, &counting(invoiced, time, &excluded)))?;
-            let known = Known {
+            let known = MeasuredWindows {
                 windows: &windows,
                 excluded: &excluded,
             };
@@ -199,7 +199,7 @@ type Pools = HashMap<(InvoiceId, i64, i64), bool>;
 
 /// What is known of a line's time now.
 #[derive(Clone, Copy)]
-struct Known<'a> {
+struct MeasuredWindows<'a> {
     windows: &'a [WindowUsage],
     /// What of it is not billed.
     excluded: &'a [(i64, i64)],
@@ -218,7 +218,7 @@ async fn is_adjusted<U: UsageSource>(
     database: &Database,
     usage: &U,
     customer: CustomerId,
-    (line, known): (&InvoiceLine, Known<'_>),
+    (line, known): (&InvoiceLine, MeasuredWindows<'_>),
     pools: &mut Pools,
 ) -> Result<bool, BillingError> {
     let Some(subscription) = line.subscription else {

@@ -18,7 +18,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 use super::Draft;
 use crate::BillingError;
 use crate::event;
-use crate::tax::{MissingRate, Unsettled};
+use crate::tax::{HoldReason, MissingRate};
 
 /// Held invoices that one list names at most.
 pub const MAX_HELD: i64 = 1000;
@@ -37,7 +37,7 @@ pub struct HeldInvoice {
     pub customer_name: String,
     /// When what is on it is due to be charged.
     pub due_ms: i64,
-    pub reason: Unsettled,
+    pub reason: HoldReason,
     pub held_at_ms: i64,
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn note(
     failed: &HashSet<CustomerId>,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    let mut waiting: HashMap<(CustomerId, i64), (&Draft, &Unsettled)> = HashMap::new();
+    let mut waiting: HashMap<(CustomerId, i64), (&Draft, &HoldReason)> = HashMap::new();
     for draft in drafts {
         if let Some(unsettled) = &draft.unsettled
             && draft.due_ms <= now_ms
@@ -95,7 +95,7 @@ pub(super) async fn note(
         known.released_at_ms.is_none() && !waiting.contains_key(*key) && !failed.contains(&key.0)
     });
     let ended: Vec<InvoiceId> = ends.map(|(_, known)| known.id).collect();
-    let is_new = |(key, (_, unsettled)): (&(CustomerId, i64), &(&Draft, &Unsettled))| {
+    let is_new = |(key, (_, unsettled)): (&(CustomerId, i64), &(&Draft, &HoldReason))| {
         let same = known.get(key).filter(|known| known.waits_for(unsettled, key.1));
         same.is_none()
     };
@@ -137,23 +137,23 @@ struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    fn of(unsettled: &Unsettled, due_ms: i64) -> Stored<'_> {
+    fn of(unsettled: &HoldReason, due_ms: i64) -> Stored<'_> {
         match unsettled {
-            Unsettled::Rate(missing) => Stored {
+            HoldReason::Rate(missing) => Stored {
                 reason: RATE,
                 country: &missing.country,
                 region: &missing.region,
                 at_ms: missing.at_ms,
                 vat_id: "",
             },
-            Unsettled::VatNumber { number } => Stored {
+            HoldReason::VatNumber { number } => Stored {
                 reason: VAT_NUMBER,
                 country: "",
                 region: "",
                 at_ms: due_ms,
                 vat_id: number,
             },
-            Unsettled::Issuer => Stored {
+            HoldReason::Issuer => Stored {
                 reason: ISSUER,
                 country: "",
                 region: "",
@@ -167,7 +167,7 @@ impl Stored<'_> {
 async fn hold(
     connection: &mut AnyConnection,
     draft: &Draft,
-    unsettled: &Unsettled,
+    unsettled: &HoldReason,
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let id = InvoiceId(next_id(&mut *connection, "invoice").await?);
@@ -195,7 +195,7 @@ async fn tell(
     connection: &mut AnyConnection,
     id: InvoiceId,
     draft: &Draft,
-    unsettled: &Unsettled,
+    unsettled: &HoldReason,
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let stored = Stored::of(unsettled, draft.due_ms);
@@ -216,9 +216,9 @@ async fn tell(
 /// What was released and waits again, such as after a rate was ended, or waits for something else now.
 async fn hold_again(
     connection: &mut AnyConnection,
-    known: &Known,
+    known: &HeldInvoiceRow,
     draft: &Draft,
-    unsettled: &Unsettled,
+    unsettled: &HoldReason,
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let stored = Stored::of(unsettled, draft.due_ms);
@@ -274,7 +274,7 @@ pub(super) async fn reserved(
 }
 
 /// A row as far as noting needs it.
-struct Known {
+struct HeldInvoiceRow {
     id: InvoiceId,
     released_at_ms: Option<i64>,
     held_at_ms: i64,
@@ -284,9 +284,9 @@ struct Known {
     vat_id: String,
 }
 
-impl Known {
+impl HeldInvoiceRow {
     /// Whether it waits, and for this. When a rate is missing is no difference: it stays the first time.
-    fn waits_for(&self, unsettled: &Unsettled, due_ms: i64) -> bool {
+    fn waits_for(&self, unsettled: &HoldReason, due_ms: i64) -> bool {
         let stored = Stored::of(unsettled, due_ms);
         self.released_at_ms.is_none()
             && (self.reason.as_str(), self.country.as_str()) == (stored.reason, stored.country)
@@ -298,7 +298,7 @@ async fn known_between(
     db: impl AnyExecutor<'_>,
     first: CustomerId,
     last: CustomerId,
-) -> Result<HashMap<(CustomerId, i64), Known>, BillingError> {
+) -> Result<HashMap<(CustomerId, i64), HeldInvoiceRow>, BillingError> {
     let rows = sqlx::query(
         "SELECT customer_id, due_ms, id, released_at_ms, held_at_ms, reason, country, region, vat_id FROM held_invoices \
          WHERE customer_id BETWEEN $1 AND $2",
@@ -310,7 +310,7 @@ async fn known_between(
     let mut known = HashMap::new();
     for row in &rows {
         let key = (CustomerId(row.try_get(0)?), row.try_get(1)?);
-        let of_row = Known {
+        let of_row = HeldInvoiceRow {
             id: InvoiceId(row.try_get(2)?),
             released_at_ms: row.try_get(3)?,
             held_at_ms: row.try_get(4)?,
@@ -331,15 +331,15 @@ fn read(row: &AnyRow) -> Result<HeldInvoice, BillingError> {
         customer_name: row.try_get("name")?,
         due_ms: row.try_get("due_ms")?,
         reason: match row.try_get::<String, _>("reason")?.as_str() {
-            RATE => Unsettled::Rate(MissingRate {
+            RATE => HoldReason::Rate(MissingRate {
                 country: row.try_get("country")?,
                 region: row.try_get("region")?,
                 at_ms: row.try_get("at_ms")?,
             }),
-            VAT_NUMBER => Unsettled::VatNumber {
+            VAT_NUMBER => HoldReason::VatNumber {
                 number: row.try_get("vat_id")?,
             },
-            ISSUER => Unsettled::Issuer,
+            ISSUER => HoldReason::Issuer,
             other => return Err(BillingError::corrupt("reason of a held invoice", other)),
         },
         held_at_ms: row.try_get("held_at_ms")?,

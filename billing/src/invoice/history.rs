@@ -10,7 +10,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
 use super::InvoiceLine;
-use super::due::Due;
+use super::due::DueCharge;
 use super::pool::PoolLine;
 use super::read::{LINE_COLUMNS, read_line};
 use crate::BillingError;
@@ -322,7 +322,7 @@ pub(super) async fn charged_month(
 /// When one of them was never charged; as the database answers.
 pub(super) async fn charged_bases(
     connection: &mut AnyConnection,
-    unused: impl Iterator<Item = &Due>,
+    unused: impl Iterator<Item = &DueCharge>,
 ) -> Result<HashMap<String, ChargedBase>, BillingError> {
     let mut bases = HashMap::new();
     for due in unused {

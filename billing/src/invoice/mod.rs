@@ -7,7 +7,7 @@
 //!   concurrent closers one wins (B3).
 //! * A finalised invoice never changes. When late data changes the usage of a charged period, the next invoice of that
 //!   subscription carries an adjustment line with the difference (B3).
-//! * What is given back for a line, by whatever cause, never exceeds that line (B6; `given_back.rs`).
+//! * What is given back for a line, by whatever cause, never exceeds that line (B6; `line_credits.rs`).
 //! * Amounts are rounded once per line; tax is computed once for the lines of an invoice that bear the same taxes, and rounded
 //!   once (B2, [`taxes`]). An invoice whose rate of tax is not known is not finalised.
 
@@ -19,30 +19,30 @@ mod draft;
 mod due;
 mod explain;
 mod export;
-mod given_back;
+mod forecast;
 mod held;
 mod history;
 mod items;
+mod line_credits;
 mod new_document;
 mod number;
 mod pool;
-mod prospect;
 mod read;
 mod taxes;
 mod unmeasured;
 mod write;
 
-pub use close::{Closing, OpenPeriod, close, close_all, close_all_telling, preview};
+pub use close::{Closing, OpenPeriod, close, close_all, close_all_with_progress, preview};
 pub(crate) use close::{Previews, preview_between};
 pub(crate) use credit::Correctable;
 pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, preview_void, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
+pub use forecast::{Charge, Horizon, InvoiceForecast, base_charge, next_base_ms, next_charge_ms, prospect};
 pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
 pub use items::{ChargeItem, add_item, items_of};
 pub use pool::{Share, grants as pool_grants};
-pub use prospect::{Charge, Horizon, Prospect, base_charge, next_base_ms, next_charge_ms, prospect};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 pub use unmeasured::{UnmeasuredPeriod, confirm as confirm_unmeasured, unmeasured};
 
@@ -57,7 +57,7 @@ use crate::evidence::Evidence;
 use crate::field::named;
 use crate::line_kind::LineKind;
 use crate::rating::DraftLine;
-use crate::tax::{TaxAmount, Unsettled};
+use crate::tax::{HoldReason, TaxAmount};
 
 /// Invoices that one page of [`list_all`] holds at most.
 pub const MAX_PAGE: i64 = 1000;
@@ -303,7 +303,7 @@ pub struct Draft {
     /// Whom it is for, where that is not the customer as of now: what was charged before is given back to who it was charged to.
     pub buyer: Option<Buyer>,
     /// What a person must settle, where that holds it.
-    pub unsettled: Option<Unsettled>,
+    pub unsettled: Option<HoldReason>,
     pub lines: Vec<DraftLine>,
     pub subtotal: Money,
     pub taxes: Vec<TaxAmount>,

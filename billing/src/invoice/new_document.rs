@@ -28,7 +28,7 @@ pub(super) struct Corrects {
     pub(super) invoice: Option<InvoiceId>,
     pub(super) reason: String,
     /// Why its lines take back what they take back.
-    pub(super) cause: Cause,
+    pub(super) cause: CreditCause,
 }
 
 impl Default for Corrects {
@@ -36,7 +36,7 @@ impl Default for Corrects {
         Corrects {
             invoice: None,
             reason: String::new(),
-            cause: Cause::CreditNote,
+            cause: CreditCause::CreditNote,
         }
     }
 }
@@ -53,7 +53,7 @@ pub(super) struct NewDocument<'a> {
 
 /// Why a line gives back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Cause {
+pub(super) enum CreditCause {
     Discount,
     Unused,
     Adjustment,
@@ -63,15 +63,15 @@ pub(super) enum Cause {
     Rebill,
 }
 
-impl Cause {
+impl CreditCause {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Cause::Discount => "discount",
-            Cause::Unused => "unused",
-            Cause::Adjustment => "adjustment",
-            Cause::CreditNote => "credit_note",
-            Cause::Void => "void",
-            Cause::Rebill => "rebill",
+            CreditCause::Discount => "discount",
+            CreditCause::Unused => "unused",
+            CreditCause::Adjustment => "adjustment",
+            CreditCause::CreditNote => "credit_note",
+            CreditCause::Void => "void",
+            CreditCause::Rebill => "rebill",
         }
     }
 }

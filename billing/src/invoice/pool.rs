@@ -101,14 +101,14 @@ pub(super) fn was_pooled(lines: &[PoolLine], pools_now: bool) -> Result<bool, Bi
 /// What services must have in common: months, directions, unit and price.
 type PoolKey = (i64, i64, &'static str, String);
 /// A line's key, what it has and what it used.
-type Member<'a> = (&'a str, u64, u64);
+type PoolMember<'a> = (&'a str, u64, u64);
 
 /// What each line gets from the pool, by key, in the order of the lines; nothing for those that need none.
 ///
 /// # Errors
 /// When a price cannot be written.
 pub fn grants(shares: &[Share]) -> Result<HashMap<String, u64>, BillingError> {
-    let mut pools: BTreeMap<PoolKey, Vec<Member<'_>>> = BTreeMap::new();
+    let mut pools: BTreeMap<PoolKey, Vec<PoolMember<'_>>> = BTreeMap::new();
     for share in shares {
         let Some(used) = share.used else { continue };
         let (unit, included) = match &share.charge {

@@ -9,7 +9,7 @@
 //! | charges more usage of a month that was charged | the same; it is a charge of its own, and gives back its own tax |
 //!
 //! Lines that bear the same taxes are a group; each group's taxes are computed once, on the sum of its lines (B2). Groups
-//! share a document unless no document can say them together ([`Sheet`]): what is out of scope stands alone (EN 16931,
+//! share a document unless no document can say them together ([`DocumentGroup`]): what is out of scope stands alone (EN 16931,
 //! BR-O-11), so does reverse charge, for which the document names both VAT numbers, and so do prices with and without tax.
 //! What gives back of an invoice that was written off is a document of its own too: it was never paid, so it lowers what was
 //! given up, not what is charged beside it.
@@ -29,11 +29,11 @@ use super::read::{TAX_COLUMNS, read_json, read_tax};
 use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::rating::DraftLine;
-use crate::tax::{self, ChargedTax, TaxAmount, TaxCategory, TaxGroup, TaxRate, TaxRule, Unsettled, VatStanding};
+use crate::tax::{self, ChargedTax, HoldReason, TaxAmount, TaxCategory, TaxGroup, TaxRate, TaxRule, VatNumberStatus};
 
 /// What was charged, as far as drafts correct it.
 #[derive(Debug, Default)]
-pub(super) struct Charged {
+pub(super) struct ChargedDocuments {
     lines: HashMap<InvoiceLineId, TaxGroup>,
     groups: HashMap<TaxGroup, ChargedTax>,
     /// What a group that corrects corrects.
@@ -55,7 +55,7 @@ struct ChargedInvoice {
     buyer: Buyer,
 }
 
-impl Charged {
+impl ChargedDocuments {
     /// Reads the taxes of the groups that some lines are of, with what corrected them since.
     ///
     /// # Errors
@@ -63,8 +63,8 @@ impl Charged {
     pub(super) async fn of_lines(
         connection: &mut AnyConnection,
         lines: &[InvoiceLineId],
-    ) -> Result<Charged, BillingError> {
-        let mut charged = Charged::default();
+    ) -> Result<ChargedDocuments, BillingError> {
+        let mut charged = ChargedDocuments::default();
         let sql = "SELECT id, invoice_id, tax_group FROM invoice_lines WHERE id IN ({values})";
         for row in &bulk::rows_of_values(&mut *connection, sql, lines, |query, line| query.bind(line.0)).await? {
             let group = TaxGroup {
@@ -88,7 +88,7 @@ impl Charged {
         connection: &mut AnyConnection,
         invoice: InvoiceId,
     ) -> Result<BTreeMap<i64, ChargedTax>, BillingError> {
-        let mut charged = Charged::default();
+        let mut charged = ChargedDocuments::default();
         charged.read_invoices(connection, &[invoice]).await?;
         let groups = charged.groups.into_iter();
         Ok(groups.map(|(group, charged)| (group.group, charged)).collect())
@@ -185,7 +185,7 @@ impl Charged {
     ///
     /// # Errors
     /// When a sum does not fit.
-    pub(super) fn note(&mut self, sheet: &Sheet, taxes: &[TaxAmount]) -> Result<(), BillingError> {
+    pub(super) fn note(&mut self, sheet: &DocumentGroup, taxes: &[TaxAmount]) -> Result<(), BillingError> {
         for (number, group) in (0i64..).zip(&sheet.groups) {
             let (corrected, charges_more) = match group.basis {
                 Basis::Rules(_) => continue,
@@ -262,14 +262,14 @@ pub(super) fn tax_point_ms(line: &DraftLine, due_ms: i64) -> i64 {
 pub(super) struct Taxation<'a> {
     pub(super) seller: &'a EntityProfile,
     pub(super) customer: &'a Customer,
-    pub(super) vat: VatStanding,
+    pub(super) vat: VatNumberStatus,
     pub(super) rates: &'a [TaxRate],
-    pub(super) charged: &'a Charged,
+    pub(super) charged: &'a ChargedDocuments,
 }
 
 /// What of the lines that are due together is one document.
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(super) struct DocumentGroup {
     pub(super) prices_include_tax: bool,
     /// Its lines, by position among all.
     pub(super) lines: Vec<usize>,
@@ -277,7 +277,7 @@ pub(super) struct Sheet {
     /// Where the customer is not any more who the document is about: to whom it was charged.
     pub(super) buyer: Option<Buyer>,
     /// What a person must settle before it is an invoice.
-    pub(super) unsettled: Option<Unsettled>,
+    pub(super) unsettled: Option<HoldReason>,
 }
 
 #[derive(Debug)]
@@ -298,28 +298,28 @@ enum Basis {
 
 /// What keeps groups on documents of their own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct SheetKind {
+struct DocumentKey {
     /// The document that bears today's taxes comes last, so that what others give back is there to pay it.
     is_current: bool,
     prices_include_tax: bool,
-    apart: Apart,
+    apart: DocumentSplit,
     /// What gives back of this invoice, which was written off, stands alone.
     written_off: Option<InvoiceId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Apart {
+enum DocumentSplit {
     Together,
     ReverseCharge,
     OutOfScope,
 }
 
-impl Apart {
-    fn of(rules: &[TaxRule]) -> Apart {
+impl DocumentSplit {
+    fn of(rules: &[TaxRule]) -> DocumentSplit {
         match rules.first().map(|rule| rule.category) {
-            Some(TaxCategory::ReverseCharge) => Apart::ReverseCharge,
-            Some(TaxCategory::OutOfScope) => Apart::OutOfScope,
-            _ => Apart::Together,
+            Some(TaxCategory::ReverseCharge) => DocumentSplit::ReverseCharge,
+            Some(TaxCategory::OutOfScope) => DocumentSplit::OutOfScope,
+            _ => DocumentSplit::Together,
         }
     }
 }
@@ -329,17 +329,17 @@ impl Taxation<'_> {
     ///
     /// # Errors
     /// When a line corrects one that is not known.
-    pub(super) fn sheets(&self, lines: &[(&DraftLine, i64)], due_ms: i64) -> Result<Vec<Sheet>, BillingError> {
+    pub(super) fn sheets(&self, lines: &[(&DraftLine, i64)], due_ms: i64) -> Result<Vec<DocumentGroup>, BillingError> {
         let includes_tax = self.customer.billing.prices_include_tax;
         let now = self.rules(due_ms);
-        let current = SheetKind {
+        let current = DocumentKey {
             is_current: true,
             prices_include_tax: includes_tax,
-            apart: Apart::of(now.as_deref().unwrap_or(&[])),
+            apart: DocumentSplit::of(now.as_deref().unwrap_or(&[])),
             written_off: None,
         };
-        let mut sheets: BTreeMap<SheetKind, Sheet> = BTreeMap::new();
-        let mut at: HashMap<i64, Result<Vec<TaxRule>, Unsettled>> = HashMap::new();
+        let mut sheets: BTreeMap<DocumentKey, DocumentGroup> = BTreeMap::new();
+        let mut at: HashMap<i64, Result<Vec<TaxRule>, HoldReason>> = HashMap::new();
         for (position, &(line, point_ms)) in lines.iter().enumerate() {
             let mut unsettled = None;
             let mut written_off = None;
@@ -357,7 +357,7 @@ impl Taxation<'_> {
                     } else {
                         Basis::Charged(group)
                     };
-                    (basis, invoice.prices_include_tax, Apart::of(&rules))
+                    (basis, invoice.prices_include_tax, DocumentSplit::of(&rules))
                 }
                 None => {
                     let rules = at.entry(point_ms).or_insert_with(|| self.rules(point_ms));
@@ -365,17 +365,19 @@ impl Taxation<'_> {
                         unsettled = Some(unknown);
                         vec![TaxRule::unknown()]
                     });
-                    let apart = Apart::of(&rules);
+                    let apart = DocumentSplit::of(&rules);
                     (Basis::Rules(rules), includes_tax, apart)
                 }
             };
-            let kind = SheetKind {
+            let kind = DocumentKey {
                 is_current: prices_include_tax == includes_tax && apart == current.apart && written_off.is_none(),
                 prices_include_tax,
                 apart,
                 written_off,
             };
-            let sheet = sheets.entry(kind).or_insert_with(|| Sheet::empty(prices_include_tax));
+            let sheet = sheets
+                .entry(kind)
+                .or_insert_with(|| DocumentGroup::empty(prices_include_tax));
             sheet.lines.push(position);
             sheet.unsettled = sheet.unsettled.take().or(unsettled);
             match sheet.groups.iter_mut().find(|group| group.basis == basis) {
@@ -387,7 +389,7 @@ impl Taxation<'_> {
             }
         }
         if sheets.is_empty() {
-            let mut sheet = Sheet::empty(includes_tax);
+            let mut sheet = DocumentGroup::empty(includes_tax);
             sheet.unsettled = now.as_ref().err().cloned();
             sheet.groups.push(Group {
                 basis: Basis::Rules(now.unwrap_or_else(|_| vec![TaxRule::unknown()])),
@@ -403,12 +405,12 @@ impl Taxation<'_> {
         Ok(sheets.into_values().collect())
     }
 
-    fn rules(&self, at_ms: i64) -> Result<Vec<TaxRule>, Unsettled> {
+    fn rules(&self, at_ms: i64) -> Result<Vec<TaxRule>, HoldReason> {
         tax::rules(self.seller, self.customer, self.vat, self.rates, at_ms)
     }
 
     /// To whom everything on a sheet was charged, as it was printed last; `None` where something on it is new.
-    fn buyer_then(&self, sheet: &Sheet) -> Option<Buyer> {
+    fn buyer_then(&self, sheet: &DocumentGroup) -> Option<Buyer> {
         let mut last = None;
         for group in &sheet.groups {
             match group.basis {
@@ -426,11 +428,11 @@ impl Taxation<'_> {
     /// When a sum does not fit.
     pub(super) fn totals(
         &self,
-        sheet: &Sheet,
+        sheet: &DocumentGroup,
         lines: &mut [DraftLine],
         currency: Currency,
-    ) -> Result<Totals, BillingError> {
-        let mut totals = Totals::zero(currency);
+    ) -> Result<DocumentTotals, BillingError> {
+        let mut totals = DocumentTotals::zero(currency);
         for (number, group) in (0i64..).zip(&sheet.groups) {
             let priced: Vec<Money> = group.lines.iter().map(|&at| lines[at].priced).collect();
             let (taxed, corrects) = match &group.basis {
@@ -460,9 +462,9 @@ impl Taxation<'_> {
     }
 }
 
-impl Sheet {
-    fn empty(prices_include_tax: bool) -> Sheet {
-        Sheet {
+impl DocumentGroup {
+    fn empty(prices_include_tax: bool) -> DocumentGroup {
+        DocumentGroup {
             prices_include_tax,
             lines: Vec::new(),
             groups: Vec::new(),
@@ -474,17 +476,17 @@ impl Sheet {
 
 /// The sums of a document.
 #[derive(Debug)]
-pub(super) struct Totals {
+pub(super) struct DocumentTotals {
     pub(super) taxes: Vec<TaxAmount>,
     pub(super) subtotal: Money,
     pub(super) tax: Money,
     pub(super) total: Money,
 }
 
-impl Totals {
-    pub(super) fn zero(currency: Currency) -> Totals {
+impl DocumentTotals {
+    pub(super) fn zero(currency: Currency) -> DocumentTotals {
         let zero = Money::zero(currency);
-        Totals {
+        DocumentTotals {
             taxes: Vec::new(),
             subtotal: zero,
             tax: zero,

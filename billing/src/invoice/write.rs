@@ -11,7 +11,7 @@ use serde_json::json;
 use sqlx::AnyConnection;
 
 use super::new_document::{NewDocument, Parties, Written};
-use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, given_back, number};
+use super::{Buyer, Draft, InvoiceKind, InvoiceStatus, line_credits, number};
 use crate::BillingError;
 use crate::collection_terms::{self, Terms};
 use crate::event;
@@ -59,7 +59,7 @@ pub(super) async fn write(
     insert_documents(connection, &rows).await?;
     insert_lines(connection, documents, &written).await?;
     insert_taxes(connection, documents, &written).await?;
-    given_back::record(connection, documents, &written).await?;
+    line_credits::record(connection, documents, &written).await?;
     let mut transactions = Vec::with_capacity(documents.len());
     let mut events = Vec::with_capacity(documents.len());
     for (row, written) in rows.iter().zip(&written) {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::Model;
 use super::calendar::{anchored, day_of, days, later, midnight, month_of, next_window, window};
-use super::terms::{Metered, Way};
+use super::terms::{CountedDirection, UsageTerms};
 
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -47,7 +47,7 @@ pub(super) struct Phase {
     pub(super) base_to: Option<Date>,
     pub(super) usage_to_ms: Option<i64>,
     pub(super) cycles: Vec<PaidCycle>,
-    pub(super) given_back: Vec<GivenBack>,
+    pub(super) given_back: Vec<CreditedDays>,
     pub(super) months: Vec<PaidMonth>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct PaidCycle {
 
 /// Days that were charged ahead and given back.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GivenBack {
+pub(super) struct CreditedDays {
     pub(super) from: Date,
     pub(super) to: Date,
     pub(super) line: usize,
@@ -88,7 +88,7 @@ pub(super) struct PaidMonth {
 /// How the usage of a month is charged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rating {
-    pub(super) way: Way,
+    pub(super) way: CountedDirection,
     /// Bytes, or bits per second.
     pub(super) included: i128,
     pub(super) is_percentile: bool,
@@ -98,7 +98,7 @@ pub(super) struct Rating {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
+pub(crate) enum CancellationTime {
     Now,
     Cycle,
     On(Date),
@@ -122,7 +122,7 @@ impl Model {
                 .map_or(ordered, |months| months.min(ordered));
             Redeemed { coupon, per_months }
         });
-        let begun = Begun {
+        let begun = SubscriptionStart {
             customer,
             service,
             parent,
@@ -143,7 +143,7 @@ impl Model {
         (offer, quantity): (usize, i64),
         at_ms: i64,
     ) {
-        let begun = Begun {
+        let begun = SubscriptionStart {
             customer,
             service,
             parent: None,
@@ -156,8 +156,8 @@ impl Model {
         self.begin(begun, None, at_ms);
     }
 
-    fn begin(&mut self, begun: Begun, coupon: Option<Redeemed>, at_ms: i64) {
-        let Begun { customer, parent, .. } = begun;
+    fn begin(&mut self, begun: SubscriptionStart, coupon: Option<Redeemed>, at_ms: i64) {
+        let SubscriptionStart { customer, parent, .. } = begun;
         let zone = match parent {
             Some(parent) => self.subscriptions[parent].zone.clone(),
             None => self.customers[customer].zone.clone(),
@@ -229,21 +229,21 @@ impl Model {
             .push(Phase::new(offer, quantity, anchor, cycle_from, date, turn_ms));
     }
 
-    pub(crate) fn cancel(&mut self, subscription: usize, end: End, at_ms: i64) {
+    pub(crate) fn cancel(&mut self, subscription: usize, end: CancellationTime, at_ms: i64) {
         self.cancel_and(subscription, end, false, at_ms);
     }
 
-    fn cancel_and(&mut self, at: usize, end: End, with_parent: bool, at_ms: i64) {
+    fn cancel_and(&mut self, at: usize, end: CancellationTime, with_parent: bool, at_ms: i64) {
         let zone = self.subscriptions[at].zone.clone();
         let today = day_of(at_ms, &zone);
         let first = self.subscriptions[at].phases[0].from;
         let last_day = match end {
-            End::Now => today,
-            End::Cycle if today < first => first,
-            End::Cycle => self.cycle_end(at, today),
-            End::On(date) => date,
+            CancellationTime::Now => today,
+            CancellationTime::Cycle if today < first => first,
+            CancellationTime::Cycle => self.cycle_end(at, today),
+            CancellationTime::On(date) => date,
         };
-        let cancel_at_ms = if end == End::Now {
+        let cancel_at_ms = if end == CancellationTime::Now {
             at_ms
         } else {
             midnight(last_day, &zone)
@@ -265,8 +265,12 @@ impl Model {
         cancelled.has_ended |= is_over;
         for addon in self.addons(at) {
             let its_end_ms = self.subscriptions[addon].cancel_at_ms;
-            if end == End::Now || its_end_ms.is_none_or(|its_end_ms| its_end_ms > cancel_at_ms) {
-                let end = if end == End::Now { End::Now } else { End::On(last_day) };
+            if end == CancellationTime::Now || its_end_ms.is_none_or(|its_end_ms| its_end_ms > cancel_at_ms) {
+                let end = if end == CancellationTime::Now {
+                    CancellationTime::Now
+                } else {
+                    CancellationTime::On(last_day)
+                };
                 self.cancel_and(addon, end, true, at_ms);
             }
         }
@@ -335,7 +339,7 @@ impl Model {
             })
             .collect();
         let old_zone = self.subscriptions[old].zone.clone();
-        self.cancel(old, End::Now, at_ms);
+        self.cancel(old, CancellationTime::Now, at_ms);
         // An hour of the base price is one customer's at most.
         let zone = self.customers[to].zone.clone();
         let today = day_of(at_ms, &zone);
@@ -347,7 +351,7 @@ impl Model {
         };
         let mut parent = None;
         for (offer, quantity, trial_days) in wanted {
-            let begun = Begun {
+            let begun = SubscriptionStart {
                 customer: to,
                 service,
                 parent,
@@ -378,14 +382,15 @@ impl Model {
     pub(super) fn awaits_usage(&self, at: usize) -> bool {
         self.subscriptions[at].phases.iter().any(|phase| {
             let charged_ms = phase.usage_to_ms.unwrap_or(phase.used_from_ms);
-            self.offers[phase.offer].metered != Metered::Not && phase.used_to_ms.is_none_or(|to_ms| charged_ms < to_ms)
+            self.offers[phase.offer].metered != UsageTerms::Not
+                && phase.used_to_ms.is_none_or(|to_ms| charged_ms < to_ms)
         })
     }
 }
 
 /// What a subscription begins as.
 #[derive(Clone, Copy)]
-struct Begun {
+struct SubscriptionStart {
     customer: usize,
     service: u32,
     parent: Option<usize>,

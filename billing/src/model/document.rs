@@ -126,7 +126,7 @@ enum Basis {
 }
 
 /// What stands on one document.
-struct Sheet {
+struct DocumentGroup {
     /// Order: what bears other taxes than those of today, or gives back what was written off, comes first.
     order: (bool, bool, bool, Option<usize>),
     lines: Vec<usize>,
@@ -139,7 +139,7 @@ impl Model {
         let includes_tax = self.customers[customer].taxed.prices_include_tax;
         let is_out = |rules: &[Rule]| rules[0].is_out_of_scope;
         let out_today = is_out(&self.rules(customer, due_ms));
-        let mut sheets: Vec<Sheet> = Vec::new();
+        let mut sheets: Vec<DocumentGroup> = Vec::new();
         for (at, line) in lines.iter().enumerate() {
             let mut written_off = None;
             let (basis, with_tax, out) = match line.of.filter(|_| line.kind != Kind::Discount) {
@@ -170,7 +170,7 @@ impl Model {
             let is_of_today = with_tax == includes_tax && out == out_today && written_off.is_none();
             let order = (is_of_today, with_tax, out, written_off);
             if !sheets.iter().any(|sheet| sheet.order == order) {
-                sheets.push(Sheet {
+                sheets.push(DocumentGroup {
                     order,
                     lines: Vec::new(),
                     groups: Vec::new(),
@@ -203,7 +203,7 @@ impl Model {
         &mut self,
         customer: usize,
         lines: &[NewLine],
-        sheet: &Sheet,
+        sheet: &DocumentGroup,
         ids: &mut [usize],
         at_ms: i64,
     ) -> usize {

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
-use super::agreement::{GivenBack, PaidCycle, PaidMonth, Phase, Rating};
+use super::agreement::{CreditedDays, PaidCycle, PaidMonth, Phase, Rating};
 use super::calendar::{DAY_MS, anchored, day_of, days, in_months, midnight, month_of};
 use super::document::{Kind, NewLine};
 use super::fraction::Fraction;
 use super::sharing::share_out;
-use super::terms::{Metered, Off};
+use super::terms::{CouponDiscount, UsageTerms};
 use super::{Model, REACH_MS};
 
 /// Something that is due.
 #[derive(Clone, Debug)]
-struct Due {
+struct DueCharge {
     at_ms: i64,
     subscription: usize,
     phase: usize,
-    what: What,
+    what: ChargeKind,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum ChargeKind {
     /// Days that were charged ahead and are not had: of the cycle with this position.
     Unused {
         cycle: usize,
@@ -56,7 +56,7 @@ impl Model {
     fn close_customer(&mut self, customer: usize, at_ms: i64, measured_ms: i64) {
         let of_customer = |at: &usize| self.subscriptions[*at].customer == customer;
         let own: Vec<usize> = (0..self.subscriptions.len()).filter(of_customer).collect();
-        let mut groups: BTreeMap<i64, Vec<Due>> = BTreeMap::new();
+        let mut groups: BTreeMap<i64, Vec<DueCharge>> = BTreeMap::new();
         for &subscription in &own {
             for due in self.due(subscription, at_ms) {
                 groups.entry(due.at_ms).or_default().push(due);
@@ -106,7 +106,7 @@ impl Model {
             if items.is_empty() && !lines.is_empty() && lines.iter().all(is_said_before) {
                 continue;
             }
-            let has_usage = group.iter().any(|due| matches!(due.what, What::Usage { .. }));
+            let has_usage = group.iter().any(|due| matches!(due.what, ChargeKind::Usage { .. }));
             if has_usage && measured_ms < due_ms {
                 // Windows are open: this and what comes after it waits.
                 if !written_first {
@@ -172,10 +172,10 @@ impl Model {
     }
 
     /// What is due of a subscription by an instant.
-    fn due(&self, at: usize, at_ms: i64) -> Vec<Due> {
+    fn due(&self, at: usize, at_ms: i64) -> Vec<DueCharge> {
         let mut found = Vec::new();
         let mut push = |phase, due_ms, what| {
-            found.push(Due {
+            found.push(DueCharge {
                 at_ms: due_ms,
                 subscription: at,
                 phase,
@@ -196,7 +196,7 @@ impl Model {
         found
     }
 
-    fn due_base(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, What)> {
+    fn due_base(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, ChargeKind)> {
         let zone = &self.subscriptions[at].zone;
         let offer = self.offers[phase.offer];
         let mut found = Vec::new();
@@ -211,14 +211,14 @@ impl Model {
                     break;
                 }
                 let nominal_days = days(start, end);
-                found.push((due_ms, What::Base { from, to, nominal_days }));
+                found.push((due_ms, ChargeKind::Base { from, to, nominal_days }));
             }
             start = end;
         }
         found
     }
 
-    fn due_unused(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, What)> {
+    fn due_unused(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, ChargeKind)> {
         let mut found = Vec::new();
         let Some(to) = phase.to else {
             return found;
@@ -237,16 +237,16 @@ impl Model {
                 given.from < end && from < given.to && !is_void
             });
             if from < end && !is_given_back {
-                found.push((due_ms, What::Unused { cycle, from, to: end }));
+                found.push((due_ms, ChargeKind::Unused { cycle, from, to: end }));
             }
         }
         found
     }
 
-    fn due_usage(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, What)> {
+    fn due_usage(&self, at: usize, phase: &Phase, at_ms: i64) -> Vec<(i64, ChargeKind)> {
         let zone = &self.subscriptions[at].zone;
         let mut found = Vec::new();
-        if self.offers[phase.offer].metered == Metered::Not {
+        if self.offers[phase.offer].metered == UsageTerms::Not {
             return found;
         }
         let first_ms = phase.used_from_ms.min(midnight(phase.from, zone));
@@ -265,7 +265,7 @@ impl Model {
                     "usage is charged whole"
                 );
                 let rating = self.rating(at, phase, (start, end), (from_ms, to_ms));
-                found.push((to_ms, What::Usage { from_ms, to_ms, rating }));
+                found.push((to_ms, ChargeKind::Usage { from_ms, to_ms, rating }));
             }
             start = end;
         }
@@ -279,15 +279,15 @@ impl Model {
         let paid = Fraction::new(paid_days.into(), nominal_days.into());
         let quantity = Fraction::whole(phase.quantity);
         match self.offers[phase.offer].metered {
-            Metered::Not => unreachable!("charges no usage"),
-            Metered::Transfer { included_gib, way } => Rating {
+            UsageTerms::Not => unreachable!("charges no usage"),
+            UsageTerms::Transfer { included_gib, way } => Rating {
                 way,
                 included: (Fraction::new(i128::from(included_gib) << 30, 1) * quantity * paid).floor(),
                 is_percentile: false,
                 offer: phase.offer,
                 share: Fraction::whole(1),
             },
-            Metered::Percentile { commit_mbps, way } => {
+            UsageTerms::Percentile { commit_mbps, way } => {
                 let commit = Fraction::whole(commit_mbps * 1_000_000) * quantity;
                 let is_midnight = |at_ms: i64| midnight(day_of(at_ms, zone), zone) == at_ms;
                 let (commit, share) = if is_midnight(from_ms) && is_midnight(to_ms) {
@@ -309,13 +309,13 @@ impl Model {
     }
 
     /// The usage of what is due at one instant that is shared, by position.
-    fn pools(&self, customer: usize, group: &[Due]) -> Vec<Vec<usize>> {
+    fn pools(&self, customer: usize, group: &[DueCharge]) -> Vec<Vec<usize>> {
         let mut found: Vec<Vec<usize>> = Vec::new();
         if !self.customers[customer].pools_usage {
             return found;
         }
         let common = |at: usize| match &group[at].what {
-            What::Usage { from_ms, to_ms, rating } => Some(self.common(rating, *from_ms, *to_ms)),
+            ChargeKind::Usage { from_ms, to_ms, rating } => Some(self.common(rating, *from_ms, *to_ms)),
             _ => None,
         };
         for at in 0..group.len() {
@@ -331,12 +331,12 @@ impl Model {
     }
 
     /// What each of a group gets of what others leave.
-    fn granted_by(&self, pools: &[Vec<usize>], group: &[Due]) -> Vec<i128> {
+    fn granted_by(&self, pools: &[Vec<usize>], group: &[DueCharge]) -> Vec<i128> {
         let mut got = vec![0; group.len()];
         for pool in pools {
             let mut sharers = Vec::new();
             for &at in pool {
-                if let What::Usage { from_ms, to_ms, rating } = &group[at].what {
+                if let ChargeKind::Usage { from_ms, to_ms, rating } = &group[at].what {
                     let service = self.subscriptions[group[at].subscription].service;
                     sharers.push(self.sharer(service, rating, (*from_ms, *to_ms)));
                 }
@@ -367,7 +367,7 @@ impl Model {
         (self.offers[rating.offer].unit_price.cents(units) * rating.share).round()
     }
 
-    fn lines_of(&self, due: &Due, from_pool: i128) -> Vec<NewLine> {
+    fn lines_of(&self, due: &DueCharge, from_pool: i128) -> Vec<NewLine> {
         let subscription = &self.subscriptions[due.subscription];
         let phase = &subscription.phases[due.phase];
         let offer = &self.offers[phase.offer];
@@ -381,7 +381,7 @@ impl Model {
             of,
         };
         match due.what {
-            What::Base { from, to, nominal_days } => {
+            ChargeKind::Base { from, to, nominal_days } => {
                 let share = Fraction::new(days(from, to).into(), nominal_days.into());
                 let exact = Fraction::whole(offer.cents) * Fraction::whole(phase.quantity) * share;
                 let base = exact.round();
@@ -394,7 +394,7 @@ impl Model {
                 }
                 lines
             }
-            What::Unused { cycle, from, to } => {
+            ChargeKind::Unused { cycle, from, to } => {
                 let paid = &phase.cycles[cycle];
                 let (from_ms, to_ms) = (midnight(from, zone), midnight(to, zone));
                 let per_day =
@@ -425,7 +425,7 @@ impl Model {
                 }
                 lines
             }
-            What::Usage {
+            ChargeKind::Usage {
                 from_ms,
                 to_ms,
                 ref rating,
@@ -442,7 +442,12 @@ impl Model {
     }
 
     /// What a coupon takes off what days of a cycle cost.
-    fn discount(&self, due: &Due, (from, to, nominal_days): (Date, Date, i64), (exact, base): (Fraction, i64)) -> i64 {
+    fn discount(
+        &self,
+        due: &DueCharge,
+        (from, to, nominal_days): (Date, Date, i64),
+        (exact, base): (Fraction, i64),
+    ) -> i64 {
         let subscription = &self.subscriptions[due.subscription];
         let phase = &subscription.phases[due.phase];
         let offer = &self.offers[phase.offer];
@@ -461,8 +466,8 @@ impl Model {
             .map(|until| in_months(from, until, phase.anchor));
         let most = Fraction::whole(base);
         let off = match (coupon.off, part) {
-            (Off::Percent(percent), None) => exact * Fraction::new(percent.into(), 100_000),
-            (Off::Percent(percent), Some(months)) => {
+            (CouponDiscount::Percent(percent), None) => exact * Fraction::new(percent.into(), 100_000),
+            (CouponDiscount::Percent(percent), Some(months)) => {
                 let monthly = self
                     .offers
                     .iter()
@@ -474,7 +479,7 @@ impl Model {
                 let worth = month * Fraction::whole(phase.quantity) * months;
                 worth.min(most) * Fraction::new(percent.into(), 100_000)
             }
-            (Off::Cents(cents), part) => {
+            (CouponDiscount::Cents(cents), part) => {
                 let share = Fraction::new(days(from, to).into(), nominal_days.into());
                 let months = part.unwrap_or(Fraction::whole(offer.months) * share);
                 (Fraction::whole(cents) * months / Fraction::whole(redeemed.per_months)).min(most)
@@ -533,11 +538,11 @@ impl Model {
         lines
     }
 
-    fn note_charged(&mut self, due: &Due, line: usize, discount: Option<usize>, pool: Option<usize>) {
+    fn note_charged(&mut self, due: &DueCharge, line: usize, discount: Option<usize>, pool: Option<usize>) {
         let until = self.coupon_until(due.subscription);
         let phase = &mut self.subscriptions[due.subscription].phases[due.phase];
         match due.what {
-            What::Base { from, to, nominal_days } => {
+            ChargeKind::Base { from, to, nominal_days } => {
                 phase.base_to = Some(to);
                 let until = until.filter(|until| *until < to);
                 phase.cycles.push(PaidCycle {
@@ -548,13 +553,13 @@ impl Model {
                     discount: discount.map(|discount| (discount, until)),
                 });
             }
-            What::Unused { from, to, .. } => {
-                phase.given_back.push(GivenBack { from, to, line });
+            ChargeKind::Unused { from, to, .. } => {
+                phase.given_back.push(CreditedDays { from, to, line });
                 if phase.base_to.is_some_and(|base_to| from < base_to) {
                     phase.base_to = Some(from);
                 }
             }
-            What::Usage { from_ms, to_ms, rating } => {
+            ChargeKind::Usage { from_ms, to_ms, rating } => {
                 phase.usage_to_ms = Some(to_ms);
                 phase.months.push(PaidMonth {
                     from_ms,

@@ -34,10 +34,12 @@ mod traffic;
 
 use std::collections::BTreeMap;
 
-pub(crate) use agreement::End;
+pub(crate) use agreement::CancellationTime;
 use agreement::Subscription;
 use document::{Document, Line};
-pub(crate) use terms::{Coupon, Customer, Metered, Off, Offer, PlaceRate, Taxed, UnitPrice, Way};
+pub(crate) use terms::{
+    CountedDirection, Coupon, CouponDiscount, Customer, Offer, PlaceRate, Taxed, UnitPrice, UsageTerms,
+};
 use traffic::Traffic;
 
 /// Corrections reach so far back.
@@ -73,12 +75,12 @@ pub(crate) struct Model {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Books {
     pub(crate) balances: BTreeMap<String, i64>,
-    pub(crate) documents: Vec<Shown>,
+    pub(crate) documents: Vec<ComparedDocument>,
 }
 
 /// A document as it is compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct ComparedDocument {
     pub(crate) number: String,
     pub(crate) customer: usize,
     pub(crate) net: i64,
@@ -86,11 +88,11 @@ pub(crate) struct Shown {
     pub(crate) total: i64,
     pub(crate) open: i64,
     pub(crate) status: String,
-    pub(crate) lines: Vec<ShownLine>,
+    pub(crate) lines: Vec<ComparedLine>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ShownLine {
+pub(crate) struct ComparedLine {
     pub(crate) kind: String,
     pub(crate) priced: i64,
     pub(crate) net: i64,
@@ -219,10 +221,10 @@ impl Model {
         }
     }
 
-    fn show(&self, document: &Document) -> Shown {
+    fn show(&self, document: &Document) -> ComparedDocument {
         let lines = document.lines.iter().map(|&line| {
             let line = &self.lines[line];
-            ShownLine {
+            ComparedLine {
                 kind: line.kind.name().to_owned(),
                 priced: line.priced,
                 net: line.net,
@@ -230,7 +232,7 @@ impl Model {
                 to_ms: line.to_ms,
             }
         });
-        Shown {
+        ComparedDocument {
             number: document.number.clone(),
             customer: document.customer,
             net: document.net,

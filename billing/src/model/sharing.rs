@@ -6,16 +6,16 @@
 
 use super::Model;
 use super::agreement::{PaidMonth, Rating};
-use super::terms::{UnitPrice, Way};
+use super::terms::{CountedDirection, UnitPrice};
 
 /// What one has, and what it used; nothing where that was not measured.
-type Sharer = (i128, Option<i128>);
+type PoolMember = (i128, Option<i128>);
 
 /// What those who share have in common: the time, whether a percentile counts, which bytes, the price.
-pub(super) type Common = (i64, i64, bool, Way, UnitPrice);
+pub(super) type Common = (i64, i64, bool, CountedDirection, UnitPrice);
 
 /// What each gets of what the others leave.
-pub(super) fn share_out(sharers: &[Sharer]) -> Vec<i128> {
+pub(super) fn share_out(sharers: &[PoolMember]) -> Vec<i128> {
     let mut left: i128 = sharers
         .iter()
         .map(|&(has, used)| used.map_or(0, |used| (has - used).max(0)))
@@ -35,14 +35,14 @@ impl Model {
         (from_ms, to_ms, rating.is_percentile, rating.way, unit_price)
     }
 
-    pub(super) fn sharer(&self, service: u32, rating: &Rating, time: (i64, i64)) -> Sharer {
+    pub(super) fn sharer(&self, service: u32, rating: &Rating, time: (i64, i64)) -> PoolMember {
         (rating.included, self.used(service, rating, time))
     }
 
     /// What a charged month gets of what those leave that it shares with, by what is known of all of them.
     pub(super) fn granted_now(&self, month: &PaidMonth) -> i128 {
         let Some(pool) = month.pool else { return 0 };
-        let mut sharing: Vec<(usize, Sharer)> = Vec::new();
+        let mut sharing: Vec<(usize, PoolMember)> = Vec::new();
         for subscription in &self.subscriptions {
             for other in subscription.phases.iter().flat_map(|phase| &phase.months) {
                 if other.pool == Some(pool) {
@@ -52,7 +52,7 @@ impl Model {
             }
         }
         sharing.sort_by_key(|&(line, _)| line);
-        let sharers: Vec<Sharer> = sharing.iter().map(|&(_, sharer)| sharer).collect();
+        let sharers: Vec<PoolMember> = sharing.iter().map(|&(_, sharer)| sharer).collect();
         let own = sharing.iter().position(|&(line, _)| line == month.line).unwrap();
         share_out(&sharers)[own]
     }

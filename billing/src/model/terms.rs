@@ -5,24 +5,24 @@ use jiff::tz::TimeZone;
 
 /// Which bytes count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
+pub(crate) enum CountedDirection {
     Sum,
     Out,
     Max,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Metered {
+pub(crate) enum UsageTerms {
     Not,
     /// GiB of a month that the price includes.
     Transfer {
         included_gib: i64,
-        way: Way,
+        way: CountedDirection,
     },
     /// Mbit/s that the price includes.
     Percentile {
         commit_mbps: i64,
-        way: Way,
+        way: CountedDirection,
     },
 }
 
@@ -85,13 +85,13 @@ pub(crate) struct Offer {
     pub(crate) in_advance: bool,
     pub(crate) months: i64,
     pub(crate) cents: i64,
-    pub(crate) metered: Metered,
+    pub(crate) metered: UsageTerms,
     pub(crate) unit_price: UnitPrice,
     pub(crate) trial_days: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Off {
+pub(crate) enum CouponDiscount {
     /// Thousandths of a percent.
     Percent(i64),
     Cents(i64),
@@ -99,7 +99,7 @@ pub(crate) enum Off {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coupon {
-    pub(crate) off: Off,
+    pub(crate) off: CouponDiscount,
     pub(crate) months: Option<i64>,
     /// The only plan that it is for.
     pub(crate) plan: Option<usize>,

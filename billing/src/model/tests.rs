@@ -15,7 +15,7 @@ fn monthly(plan: usize, cents: i64) -> Offer {
         in_advance: true,
         months: 1,
         cents,
-        metered: Metered::Not,
+        metered: UsageTerms::Not,
         unit_price: UnitPrice::Free,
         trial_days: 0,
     }
@@ -59,7 +59,7 @@ fn a_change_on_16_january_gives_16_days_back_and_charges_16_days() {
 #[test]
 fn half_off_for_three_months_of_100_is_150_also_of_two_years() {
     let half = Coupon {
-        off: Off::Percent(50_000),
+        off: CouponDiscount::Percent(50_000),
         months: Some(3),
         plan: None,
     };
@@ -126,9 +126,9 @@ fn what_is_over_what_is_included_is_priced_in_the_ways_that_there_are() {
 #[test]
 fn usage_that_comes_late_costs_the_difference() {
     let transfer = Offer {
-        metered: Metered::Transfer {
+        metered: UsageTerms::Transfer {
             included_gib: 100,
-            way: Way::Sum,
+            way: CountedDirection::Sum,
         },
         unit_price: UnitPrice::Each(5000),
         ..monthly(0, 2000)
@@ -149,9 +149,9 @@ fn usage_that_comes_late_costs_the_difference() {
 #[test]
 fn what_pooled_services_owe_does_not_depend_on_when_their_traffic_is_known() {
     let transfer = Offer {
-        metered: Metered::Transfer {
+        metered: UsageTerms::Transfer {
             included_gib: 100,
-            way: Way::Sum,
+            way: CountedDirection::Sum,
         },
         unit_price: UnitPrice::Each(100_000),
         ..monthly(0, 1000)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::calendar::{WINDOW_MS, window};
-use super::terms::Way;
+use super::terms::CountedDirection;
 
 #[derive(Default, Debug)]
 pub(super) struct Traffic {
@@ -49,7 +49,7 @@ impl Traffic {
         self.flags.remove(at);
     }
 
-    pub(super) fn count(&self, service: u32, from_ms: i64, to_ms: i64, way: Way) -> Counted {
+    pub(super) fn count(&self, service: u32, from_ms: i64, to_ms: i64, way: CountedDirection) -> Counted {
         let is_flagged = |at: i64| {
             let mut flags = self.flags.iter();
             flags.any(|&(of, from, to)| of == service && from <= at && at < to)
@@ -88,9 +88,9 @@ impl Traffic {
             ranked[of][usize::try_from(rank - empty - 1).unwrap()] * 8 / 300
         };
         let (bytes, percentile_bps) = match way {
-            Way::Sum => (sum_in + sum_out, at_rank(2)),
-            Way::Out => (sum_out, at_rank(1)),
-            Way::Max => (sum_in.max(sum_out), at_rank(0).max(at_rank(1))),
+            CountedDirection::Sum => (sum_in + sum_out, at_rank(2)),
+            CountedDirection::Out => (sum_out, at_rank(1)),
+            CountedDirection::Max => (sum_in.max(sum_out), at_rank(0).max(at_rank(1))),
         };
         Counted {
             is_measured: measured > 0,

@@ -3,8 +3,8 @@
 use schemas::db::Database;
 use schemas::ids::PaymentId;
 
-use super::{Gateways, NewPayment, Payment, PaymentError, State, engine, method};
-use crate::charger::{Charge, Charger, ChargerError, Order, Purpose};
+use super::{Gateways, NewPayment, Payment, PaymentError, PaymentState, engine, method};
+use crate::charger::{ChargeOrder, ChargeResult, Charger, ChargerError, Purpose};
 
 /// Charges saved methods with the gateways that are configured.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +14,11 @@ pub struct GatewayCharger<'a> {
 }
 
 impl Charger for GatewayCharger<'_> {
-    async fn charge(&self, order: Order<'_>, now_ms: i64) -> Result<Charge, ChargerError> {
+    async fn charge(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<ChargeResult, ChargerError> {
         match self.start(order, now_ms).await {
             Ok(payment) => Ok(became(payment)),
-            Err(PaymentError::UnderWay { payment }) => Ok(Charge::UnderWay(payment)),
-            Err(PaymentError::NotOpen { open, .. }) if open.minor <= 0 => Ok(Charge::NothingOpen),
+            Err(PaymentError::UnderWay { payment }) => Ok(ChargeResult::UnderWay(payment)),
+            Err(PaymentError::NotOpen { open, .. }) if open.minor <= 0 => Ok(ChargeResult::NothingOpen),
             Err(source) => Err(ChargerError {
                 customer: order.customer,
                 source: Box::new(source),
@@ -28,7 +28,7 @@ impl Charger for GatewayCharger<'_> {
 }
 
 impl GatewayCharger<'_> {
-    async fn start(&self, order: Order<'_>, now_ms: i64) -> Result<Payment, PaymentError> {
+    async fn start(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<Payment, PaymentError> {
         let methods = method::methods(self.database.pool(), order.customer).await?;
         let chosen = methods
             .iter()
@@ -53,14 +53,16 @@ impl GatewayCharger<'_> {
     }
 }
 
-fn became(payment: Payment) -> Charge {
+fn became(payment: Payment) -> ChargeResult {
     let id: PaymentId = payment.id;
     match payment.state {
-        State::Succeeded => Charge::Succeeded(id),
-        State::Failed | State::Cancelled => Charge::Declined {
+        PaymentState::Succeeded => ChargeResult::Succeeded(id),
+        PaymentState::Failed | PaymentState::Cancelled => ChargeResult::Declined {
             payment: id,
             reason: payment.error,
         },
-        State::Intent | State::Unknown | State::RequiresAction | State::Processing => Charge::UnderWay(id),
+        PaymentState::Intent | PaymentState::Unknown | PaymentState::RequiresAction | PaymentState::Processing => {
+            ChargeResult::UnderWay(id)
+        }
     }
 }

@@ -12,8 +12,8 @@ use tracing::{error, warn};
 use super::gateway::{ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError};
 use super::method::{self, PaymentMethod};
 use super::store::{self, Payment, Purpose};
-use super::{PaymentError, PaymentGateway, State, random_hex};
-use crate::settlement::{self, Received};
+use super::{PaymentError, PaymentGateway, PaymentState, random_hex};
+use crate::settlement::{self, ReceivedMoney};
 
 /// After so long a call has surely ended, whoever made it: twice its time-out.
 pub(crate) const CHECK_AFTER_MS: i64 = 60_000;
@@ -97,8 +97,8 @@ async fn begin(
         });
     }
     let (payment, method) = match intend(database, gateway, new, key, now_ms).await? {
-        Intended::Now(payment, method) => (payment, method),
-        Intended::Before(payment) => return Ok(*payment),
+        PaymentIntent::New(payment, method) => (payment, method),
+        PaymentIntent::Existing(payment) => return Ok(*payment),
     };
     fault::at("payment.intended");
     let answer = ask(gateway, &payment, &method, new.return_url).await;
@@ -107,10 +107,10 @@ async fn begin(
 }
 
 /// What is meant.
-enum Intended {
-    Now(Box<Payment>, Box<PaymentMethod>),
+enum PaymentIntent {
+    New(Box<Payment>, Box<PaymentMethod>),
     /// The same request meant it before.
-    Before(Box<Payment>),
+    Existing(Box<Payment>),
 }
 
 /// Gives up a payment that waits for the customer.
@@ -124,7 +124,7 @@ pub async fn cancel(
     now_ms: i64,
 ) -> Result<Payment, PaymentError> {
     let payment = store::payment(database.pool(), id).await?;
-    let (State::RequiresAction, Some(reference)) = (payment.state, &payment.reference) else {
+    let (PaymentState::RequiresAction, Some(reference)) = (payment.state, &payment.reference) else {
         return Ok(payment);
     };
     let outcome = gateway
@@ -142,14 +142,14 @@ pub async fn cancel(
 ///
 /// # Errors
 /// When the gateway does not answer; then it is looked at later, as before.
-pub async fn look_now(
+pub async fn query_gateway(
     database: &Database,
     gateway: &dyn PaymentGateway,
     id: PaymentId,
     now_ms: i64,
 ) -> Result<Payment, PaymentError> {
     let payment = store::payment(database.pool(), id).await?;
-    if payment.state != State::RequiresAction || payment.reference.is_none() {
+    if payment.state != PaymentState::RequiresAction || payment.reference.is_none() {
         return Ok(payment);
     }
     let request = FindRequest {
@@ -194,13 +194,13 @@ async fn intend(
     new: &NewPayment<'_>,
     key: Option<&str>,
     now_ms: i64,
-) -> Result<Intended, PaymentError> {
+) -> Result<PaymentIntent, PaymentError> {
     let mut transaction = database.begin_write().await?;
     settlement::lock_customer(&mut transaction, new.customer).await?;
     if let Some(key) = key
         && let Some(before) = store::by_key(&mut transaction, key).await?
     {
-        return Ok(Intended::Before(Box::new(before)));
+        return Ok(PaymentIntent::Existing(Box::new(before)));
     }
     let method = method::of_customer(&mut transaction, new.customer, new.method).await?;
     if method.gateway != gateway.name() {
@@ -230,7 +230,7 @@ async fn intend(
     .bind(amount.currency.code())
     .bind(amount.minor)
     .bind(key.map_or_else(|| format!("ezscale-{id}-{}", random_hex()), str::to_owned))
-    .bind(State::Intent.name())
+    .bind(PaymentState::Intent.name())
     .bind(cut_plain(new.note, MAX_NOTE_CHARS))
     .bind(now_ms)
     .bind(now_ms + CHECK_AFTER_MS)
@@ -240,7 +240,7 @@ async fn intend(
     fault::at("payment.intending");
     let payment = store::payment(&mut *transaction, id).await?;
     transaction.commit().await?;
-    Ok(Intended::Now(Box::new(payment), Box::new(method)))
+    Ok(PaymentIntent::New(Box::new(payment), Box::new(method)))
 }
 
 /// What a payment may be of: at most what its invoice leaves open, in the customer's currency.
@@ -335,7 +335,7 @@ pub(crate) async fn record_answer(
     warn!(payment = %id, error = %unanswered, "a gateway did not say what became of a charge");
     let mut transaction = database.begin_write().await?;
     let payment = locked(&mut transaction, id).await?;
-    if payment.state == State::Succeeded {
+    if payment.state == PaymentState::Succeeded {
         // Somebody has heard of it in the meantime.
         return Ok(payment);
     }
@@ -356,7 +356,7 @@ pub(crate) async fn record_answer(
         };
         record(&mut transaction, id, &outcome, now_ms).await?;
     } else {
-        look_again(&mut transaction, &payment, &unanswered.to_string(), now_ms).await?;
+        schedule_recheck(&mut transaction, &payment, &unanswered.to_string(), now_ms).await?;
     }
     fault::at("payment.recording");
     transaction.commit().await?;
@@ -365,14 +365,14 @@ pub(crate) async fn record_answer(
 }
 
 /// Nobody knows: it is looked for later. One that was given up in the meantime stays so until it is found.
-pub(crate) async fn look_again(
+pub(crate) async fn schedule_recheck(
     connection: &mut AnyConnection,
     payment: &Payment,
     why: &str,
     now_ms: i64,
 ) -> Result<(), PaymentError> {
     let state = match payment.state {
-        State::Intent => State::Unknown,
+        PaymentState::Intent => PaymentState::Unknown,
         state => state,
     };
     // The longer nothing is known, the longer it may take.
@@ -421,14 +421,14 @@ pub(crate) async fn record(
     now_ms: i64,
 ) -> Result<(), PaymentError> {
     let payment = locked(connection, id).await?;
-    let next = State::of(&outcome.state);
-    if next == State::Succeeded {
+    let next = PaymentState::of(&outcome.state);
+    if next == PaymentState::Succeeded {
         believable(&payment, outcome)?;
     }
     if !payment.state.can_become(next) {
         if payment.state == next && payment.state.is_open() {
             // The same as before: look again later.
-            look_again(connection, &payment, &payment.error, now_ms).await?;
+            schedule_recheck(connection, &payment, &payment.error, now_ms).await?;
         }
         return Ok(());
     }
@@ -439,12 +439,12 @@ pub(crate) async fn record(
     };
     let check_at_ms = match next {
         _ if next.is_open() => Some(now_ms + CHECK_AFTER_MS),
-        State::Failed | State::Cancelled if outcome.reference.is_none() => Some(now_ms + LAST_LOOK_MS),
+        PaymentState::Failed | PaymentState::Cancelled if outcome.reference.is_none() => Some(now_ms + LAST_LOOK_MS),
         _ => None,
     };
     // A success names the charge that has the money; otherwise the first that was heard of stays.
     let reference = match (next, &outcome.reference) {
-        (State::Succeeded, Some(reference)) => Some(reference.clone()),
+        (PaymentState::Succeeded, Some(reference)) => Some(reference.clone()),
         (_, heard) => payment.reference.clone().or_else(|| heard.clone()),
     };
     sqlx::query(
@@ -458,10 +458,10 @@ pub(crate) async fn record(
     .bind(cut(&problem, MAX_ERROR_CHARS))
     .bind(now_ms.max(payment.updated_at_ms + 1))
     .bind(check_at_ms)
-    .bind((next == State::Succeeded).then_some(now_ms))
+    .bind((next == PaymentState::Succeeded).then_some(now_ms))
     .execute(&mut *connection)
     .await?;
-    if next == State::Succeeded {
+    if next == PaymentState::Succeeded {
         settle(connection, &payment, now_ms).await?;
     }
     announce(connection, &payment, next, url, &problem, now_ms).await
@@ -480,7 +480,8 @@ fn believable(payment: &Payment, outcome: &ChargeOutcome) -> Result<(), PaymentE
             amount: payment.amount,
         });
     }
-    if let (State::Succeeded, Some(first), Some(second)) = (payment.state, &payment.reference, &outcome.reference)
+    if let (PaymentState::Succeeded, Some(first), Some(second)) =
+        (payment.state, &payment.reference, &outcome.reference)
         && first != second
     {
         error!(payment = %payment.id, first, second, "a gateway charged twice");
@@ -496,7 +497,7 @@ fn believable(payment: &Payment, outcome: &ChargeOutcome) -> Result<(), PaymentE
 
 /// The money is there: it settles the invoice, or becomes credit.
 pub(crate) async fn settle(connection: &mut AnyConnection, payment: &Payment, now_ms: i64) -> Result<(), PaymentError> {
-    let received = Received {
+    let received = ReceivedMoney {
         payment: payment.id,
         customer: payment.customer,
         gateway: payment.gateway.name(),
@@ -512,17 +513,17 @@ pub(crate) async fn settle(connection: &mut AnyConnection, payment: &Payment, no
 pub(crate) async fn announce(
     connection: &mut AnyConnection,
     payment: &Payment,
-    state: State,
+    state: PaymentState,
     url: &str,
     problem: &str,
     now_ms: i64,
 ) -> Result<(), PaymentError> {
     let event_type = match (state, payment.purpose) {
-        (State::Succeeded, Purpose::Invoice(_)) => EventType::PaymentSucceeded,
-        (State::Succeeded, Purpose::TopUp) => EventType::TopUpSucceeded,
-        (State::Failed, Purpose::Invoice(_)) => EventType::PaymentFailed,
-        (State::Failed, Purpose::TopUp) => EventType::TopUpFailed,
-        (State::RequiresAction, _) => EventType::PaymentRequiresAction,
+        (PaymentState::Succeeded, Purpose::Invoice(_)) => EventType::PaymentSucceeded,
+        (PaymentState::Succeeded, Purpose::TopUp) => EventType::TopUpSucceeded,
+        (PaymentState::Failed, Purpose::Invoice(_)) => EventType::PaymentFailed,
+        (PaymentState::Failed, Purpose::TopUp) => EventType::TopUpFailed,
+        (PaymentState::RequiresAction, _) => EventType::PaymentRequiresAction,
         _ => return Ok(()),
     };
     let facts = serde_json::json!({

@@ -163,12 +163,12 @@ pub enum SetupOutcome {
 pub struct GatewayEvent {
     pub id: String,
     pub event_type: String,
-    pub what: GatewayNews,
+    pub what: GatewayUpdate,
 }
 
 /// What an event is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum GatewayNews {
+pub enum GatewayUpdate {
     Charge {
         /// Our key, where the gateway kept it.
         idempotency_key: Option<String>,

@@ -12,7 +12,7 @@ use sqlx::AnyConnection;
 use super::engine::{announce, same_currency, settle};
 use super::reversal::reversal_of;
 use super::store::{self, Payment, Purpose};
-use super::{GatewayName, PaymentError, State, checked_text};
+use super::{GatewayName, PaymentError, PaymentState, checked_text};
 use crate::settlement;
 
 const MAX_REFERENCE_CHARS: usize = 200;
@@ -147,7 +147,7 @@ pub async fn record_transfer_in(
     .await?;
     let payment = store::payment(&mut *transaction, id).await?;
     settle(&mut *transaction, &payment, now_ms).await?;
-    announce(&mut *transaction, &payment, State::Succeeded, "", "", now_ms).await?;
+    announce(&mut *transaction, &payment, PaymentState::Succeeded, "", "", now_ms).await?;
     Ok(payment)
 }
 

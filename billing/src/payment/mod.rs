@@ -20,7 +20,7 @@
 //!   surely ended; never by guess.
 //! * The gateway is the truth: a success that arrives late is recorded, whatever we believed. What the invoice does not need
 //!   any more becomes the customer's credit.
-//! * Events count once, in any order: [`State`] never moves backwards.
+//! * Events count once, in any order: [`PaymentState`] never moves backwards.
 //! * An invoice is paid if, and only if, its money is in the ledger, in the same transaction.
 
 mod charges;
@@ -45,19 +45,19 @@ mod webhook;
 
 pub use charges::GatewayCharger;
 pub use claim::Reconciled;
-pub use engine::{NewPayment, cancel, look_now, start, start_once};
+pub use engine::{NewPayment, cancel, query_gateway, start, start_once};
 pub use gateway::{
     Capabilities, ChargeOutcome, ChargeRequest, ChargeState, FindRequest, GatewayError, GatewayEvent, PaymentGateway,
     WebhookError,
 };
 pub use manual::{Transfer, record_transfer, record_transfer_in};
 pub use reconcile::{ACTION_LIMIT_MS, next_check_ms, reconcile};
-pub use refund::{NewRefund, Refund, RefundState, ask, intend, record_sent_back, refund, refunds_of};
+pub use refund::{NewRefund, Refund, RefundState, ask, intend, record_returned_transfer, refund, refunds_of};
 pub(crate) use refund::{get as refund_by_id, intend_by};
 pub use reversal::{NewReversal, Reversal, reversal_of, reverse_transfer, reverse_transfer_in};
-pub use state::State;
+pub use state::PaymentState;
 pub use store::{MAX_PAGE, Payment, PaymentFilter, Purpose, list, payment};
-pub use webhook::{MAX_BODY_BYTES, Received, receive_webhook};
+pub use webhook::{MAX_BODY_BYTES, WebhookOutcome, receive_webhook};
 
 use std::sync::Arc;
 

@@ -7,11 +7,11 @@ use sqlx::Row as _;
 use tracing::warn;
 
 use super::claim::{LEASE_MS, Reconciled, WORK_LIMIT};
-use super::engine::{self, locked, look_again};
+use super::engine::{self, locked, schedule_recheck};
 use super::gateway::{ChargeOutcome, ChargeState, FindRequest, PaymentGateway};
 use super::method::{self, PaymentMethod};
 use super::store::{self, Payment};
-use super::{Gateways, PaymentError, Purpose, State, refund, webhook};
+use super::{Gateways, PaymentError, PaymentState, Purpose, refund, webhook};
 use crate::settlement;
 
 /// Payments that one run looks at, at most.
@@ -162,7 +162,7 @@ async fn not_found(
 ) -> Result<(), PaymentError> {
     let age_ms = now_ms - payment.created_at_ms;
     let capabilities = gateway.capabilities();
-    if payment.state == State::RequiresAction && age_ms >= ACTION_LIMIT_MS {
+    if payment.state == PaymentState::RequiresAction && age_ms >= ACTION_LIMIT_MS {
         // PayPal forgets orders that nobody approved: what is not there cannot be confirmed any more. Should money turn up
         // all the same, it counts.
         let outcome = ChargeOutcome {
@@ -173,7 +173,7 @@ async fn not_found(
         engine::record_in_transaction(database, payment.id, &outcome, now_ms).await?;
         return Ok(());
     }
-    if !matches!(payment.state, State::Intent | State::Unknown) {
+    if !matches!(payment.state, PaymentState::Intent | PaymentState::Unknown) {
         let why = "the gateway had it and does not know it any more";
         return note(database, payment.id, why, now_ms).await;
     }
@@ -244,7 +244,7 @@ async fn note(database: &Database, id: schemas::ids::PaymentId, why: &str, now_m
     let mut transaction = database.begin_write().await?;
     let payment = locked(&mut transaction, id).await?;
     if payment.state.is_open() {
-        look_again(&mut transaction, &payment, why, now_ms).await?;
+        schedule_recheck(&mut transaction, &payment, why, now_ms).await?;
     }
     transaction.commit().await?;
     Ok(())

@@ -13,7 +13,7 @@ use super::claim::{LEASE_MS, Reconciled, WORK_LIMIT};
 use super::engine::{CHECK_AFTER_MS, cut, locked};
 use super::gateway::{GatewayError, PaymentGateway, RefundOutcome, RefundProgress, RefundRequest};
 use super::store::{self, Payment};
-use super::{GatewayName, Gateways, PaymentError, State, checked_text, random_hex};
+use super::{GatewayName, Gateways, PaymentError, PaymentState, checked_text, random_hex};
 use crate::settlement;
 
 const MAX_BATCH: i64 = 200;
@@ -233,7 +233,7 @@ async fn checked(
             what: "refund what another gateway was paid",
         });
     }
-    if payment.state != State::Succeeded {
+    if payment.state != PaymentState::Succeeded {
         return Err(PaymentError::NotPaid(new.payment));
     }
     if new.amount.minor <= 0 {
@@ -254,7 +254,7 @@ async fn checked(
 ///
 /// # Errors
 /// When not so much of the payment can be refunded, it was no bank transfer, or the reference was recorded for it before.
-pub async fn record_sent_back(
+pub async fn record_returned_transfer(
     connection: &mut AnyConnection,
     new: &NewRefund<'_>,
     reference: &str,
@@ -354,7 +354,7 @@ async fn record_answer(
         }
         Err(error) => {
             warn!(refund = %id, error = %error, "a gateway did not say what became of a refund");
-            look_again(&mut transaction, id, &error.to_string(), now_ms).await?;
+            schedule_recheck(&mut transaction, id, &error.to_string(), now_ms).await?;
         }
     }
     fault::at("refund.recording");
@@ -362,7 +362,12 @@ async fn record_answer(
     Ok(())
 }
 
-async fn look_again(connection: &mut AnyConnection, id: RefundId, why: &str, now_ms: i64) -> Result<(), PaymentError> {
+async fn schedule_recheck(
+    connection: &mut AnyConnection,
+    id: RefundId,
+    why: &str,
+    now_ms: i64,
+) -> Result<(), PaymentError> {
     let refund = get(&mut *connection, id).await?;
     let wait_ms = (now_ms - refund.created_at_ms).clamp(BACKOFF_MS, BACKOFF_MAX_MS);
     sqlx::query(
@@ -391,7 +396,7 @@ async fn record(
     let next = RefundState::of(&outcome.state);
     if !refund.state.can_become(next) {
         if refund.state == next && next.is_open() {
-            look_again(connection, id, &refund.error, now_ms).await?;
+            schedule_recheck(connection, id, &refund.error, now_ms).await?;
         }
         return Ok(());
     }
@@ -426,7 +431,7 @@ async fn record(
         RefundState::Failed => EventType::RefundFailed,
         _ => return Ok(()),
     };
-    let end = Ended {
+    let end = RefundResult {
         refund: id,
         amount: refund.amount,
         problem: &problem,
@@ -436,7 +441,7 @@ async fn record(
 }
 
 /// How a refund ended, as it is told.
-struct Ended<'a> {
+struct RefundResult<'a> {
     refund: RefundId,
     amount: Money,
     problem: &'a str,
@@ -448,7 +453,7 @@ async fn announce(
     connection: &mut AnyConnection,
     event_type: EventType,
     payment: &Payment,
-    end: Ended<'_>,
+    end: RefundResult<'_>,
     now_ms: i64,
 ) -> Result<(), PaymentError> {
     let mut facts = serde_json::json!({
@@ -487,7 +492,7 @@ pub(super) async fn heard(
         return Ok(false);
     };
     let payment = locked(connection, payment.id).await?;
-    if payment.state != State::Succeeded {
+    if payment.state != PaymentState::Succeeded {
         return Ok(false);
     }
     let state = RefundState::of(&outcome.state);
@@ -511,8 +516,8 @@ pub(super) async fn heard(
         // The row stays: that it had succeeded before may be told after this, and nothing has moved in the end.
         return Ok(true);
     }
-    let is_top_up_off = settlement::take_back(connection, payment.id, id, amount, now_ms).await?;
-    let end = Ended {
+    let is_top_up_off = settlement::settle_gateway_refund(connection, payment.id, id, amount, now_ms).await?;
+    let end = RefundResult {
         refund: id,
         amount,
         problem: "",

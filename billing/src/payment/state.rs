@@ -5,7 +5,7 @@ use super::gateway::ChargeState;
 
 /// A payment's state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum State {
+pub enum PaymentState {
     /// Committed; the gateway is asked next, or the process died.
     Intent,
     /// The gateway was asked and nobody knows what it did.
@@ -19,26 +19,26 @@ pub enum State {
     Cancelled,
 }
 
-impl State {
-    pub const ALL: [State; 7] = [
-        State::Intent,
-        State::Unknown,
-        State::RequiresAction,
-        State::Processing,
-        State::Succeeded,
-        State::Failed,
-        State::Cancelled,
+impl PaymentState {
+    pub const ALL: [PaymentState; 7] = [
+        PaymentState::Intent,
+        PaymentState::Unknown,
+        PaymentState::RequiresAction,
+        PaymentState::Processing,
+        PaymentState::Succeeded,
+        PaymentState::Failed,
+        PaymentState::Cancelled,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
-            State::Intent => "intent",
-            State::Unknown => "unknown",
-            State::RequiresAction => "requires_action",
-            State::Processing => "processing",
-            State::Succeeded => "succeeded",
-            State::Failed => "failed",
-            State::Cancelled => "cancelled",
+            PaymentState::Intent => "intent",
+            PaymentState::Unknown => "unknown",
+            PaymentState::RequiresAction => "requires_action",
+            PaymentState::Processing => "processing",
+            PaymentState::Succeeded => "succeeded",
+            PaymentState::Failed => "failed",
+            PaymentState::Cancelled => "cancelled",
         }
     }
 
@@ -46,7 +46,7 @@ impl State {
     pub fn is_open(self) -> bool {
         matches!(
             self,
-            State::Intent | State::Unknown | State::RequiresAction | State::Processing
+            PaymentState::Intent | PaymentState::Unknown | PaymentState::RequiresAction | PaymentState::Processing
         )
     }
 
@@ -63,43 +63,46 @@ impl State {
     /// cancelled                                                   x                  .
     /// succeeded                                                   .
     /// ```
-    pub fn can_become(self, next: State) -> bool {
+    pub fn can_become(self, next: PaymentState) -> bool {
         match self {
-            State::Intent => next != State::Intent,
-            State::Unknown => !matches!(next, State::Intent | State::Unknown),
-            State::RequiresAction => matches!(
+            PaymentState::Intent => next != PaymentState::Intent,
+            PaymentState::Unknown => !matches!(next, PaymentState::Intent | PaymentState::Unknown),
+            PaymentState::RequiresAction => matches!(
                 next,
-                State::Processing | State::Succeeded | State::Failed | State::Cancelled
+                PaymentState::Processing | PaymentState::Succeeded | PaymentState::Failed | PaymentState::Cancelled
             ),
-            State::Processing => matches!(next, State::Succeeded | State::Failed | State::Cancelled),
-            State::Failed | State::Cancelled => next == State::Succeeded,
-            State::Succeeded => false,
+            PaymentState::Processing => matches!(
+                next,
+                PaymentState::Succeeded | PaymentState::Failed | PaymentState::Cancelled
+            ),
+            PaymentState::Failed | PaymentState::Cancelled => next == PaymentState::Succeeded,
+            PaymentState::Succeeded => false,
         }
     }
 
     /// The state that an answer stands for.
-    pub fn of(charge: &ChargeState) -> State {
+    pub fn of(charge: &ChargeState) -> PaymentState {
         match charge {
-            ChargeState::Succeeded => State::Succeeded,
-            ChargeState::Processing => State::Processing,
-            ChargeState::RequiresAction { .. } => State::RequiresAction,
-            ChargeState::Declined { .. } => State::Failed,
-            ChargeState::Cancelled => State::Cancelled,
+            ChargeState::Succeeded => PaymentState::Succeeded,
+            ChargeState::Processing => PaymentState::Processing,
+            ChargeState::RequiresAction { .. } => PaymentState::RequiresAction,
+            ChargeState::Declined { .. } => PaymentState::Failed,
+            ChargeState::Cancelled => PaymentState::Cancelled,
         }
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for PaymentState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl std::str::FromStr for State {
+impl std::str::FromStr for PaymentState {
     type Err = PaymentError;
 
-    fn from_str(text: &str) -> Result<State, PaymentError> {
-        let found = State::ALL.into_iter().find(|state| state.name() == text);
+    fn from_str(text: &str) -> Result<PaymentState, PaymentError> {
+        let found = PaymentState::ALL.into_iter().find(|state| state.name() == text);
         found.ok_or_else(|| PaymentError::Corrupt {
             what: "payment state",
             text: text.to_owned(),
@@ -117,22 +120,26 @@ mod tests {
         let table = [
             ".xxxxxx", "..xxxxx", "...xxxx", "....xxx", ".......", "....x..", "....x..",
         ];
-        for (from, row) in State::ALL.into_iter().zip(table) {
-            for (to, cell) in State::ALL.into_iter().zip(row.chars()) {
+        for (from, row) in PaymentState::ALL.into_iter().zip(table) {
+            for (to, cell) in PaymentState::ALL.into_iter().zip(row.chars()) {
                 assert_eq!(from.can_become(to), cell == 'x', "{from} to {to}");
             }
-            assert_eq!(from.name().parse::<State>().unwrap(), from);
+            assert_eq!(from.name().parse::<PaymentState>().unwrap(), from);
         }
     }
 
     #[test]
     fn no_path_leads_back() {
         // A state that can be left for another is never reached from it again, but for money that turns up.
-        for from in State::ALL {
-            for to in State::ALL {
+        for from in PaymentState::ALL {
+            for to in PaymentState::ALL {
                 assert!(!(from.can_become(to) && to.can_become(from)), "{from} and {to}");
             }
         }
-        assert!(State::ALL.into_iter().all(|state| !State::Succeeded.can_become(state)));
+        assert!(
+            PaymentState::ALL
+                .into_iter()
+                .all(|state| !PaymentState::Succeeded.can_become(state))
+        );
     }
 }

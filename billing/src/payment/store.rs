@@ -8,7 +8,7 @@ use schemas::money::{Currency, Money};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{GatewayName, PaymentError, State};
+use super::{GatewayName, PaymentError, PaymentState};
 
 /// Payments on a page at most.
 pub const MAX_PAGE: i64 = 500;
@@ -46,7 +46,7 @@ pub struct Payment {
     pub method: Option<PaymentMethodId>,
     pub amount: Money,
     pub idempotency_key: String,
-    pub state: State,
+    pub state: PaymentState,
     /// It was recorded as a bank transfer, and never came in.
     pub is_reversed: bool,
     /// The gateway's id, once known.
@@ -82,7 +82,7 @@ pub struct PaymentFilter {
     /// Of this customer only (S1).
     pub customer: Option<CustomerId>,
     pub invoice: Option<InvoiceId>,
-    pub state: Option<State>,
+    pub state: Option<PaymentState>,
     /// Those for credit only.
     pub top_ups: bool,
     /// Older than this one: the last of the page before.
@@ -102,7 +102,7 @@ pub async fn list(db: impl AnyExecutor<'_>, filter: PaymentFilter, limit: i64) -
         .bind(filter.before.map_or(i64::MAX, |before| before.0))
         .bind(filter.customer.map_or(0, |customer| customer.0))
         .bind(filter.invoice.map_or(0, |invoice| invoice.0))
-        .bind(filter.state.map_or("", State::name))
+        .bind(filter.state.map_or("", PaymentState::name))
         .bind(i64::from(filter.top_ups))
         .bind(limit.clamp(1, MAX_PAGE))
         .fetch_all(db)

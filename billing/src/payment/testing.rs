@@ -16,16 +16,16 @@ use super::gateway::{
 use super::method;
 
 /// What is said to a call: where the charge is, or nothing.
-pub(crate) type Said = Option<ChargeState>;
+pub(crate) type ScriptedState = Option<ChargeState>;
 
 #[derive(Debug, Default)]
 pub(crate) struct ScriptedGateway {
     /// To charges, in their order; success where nothing is left.
-    pub(crate) charges: Mutex<VecDeque<Said>>,
+    pub(crate) charges: Mutex<VecDeque<ScriptedState>>,
     /// To every look, of the latest charge; `Some(None)`: it is not known.
     pub(crate) found: Mutex<Option<Option<ChargeState>>>,
     /// To every cancellation.
-    pub(crate) cancelled: Mutex<Said>,
+    pub(crate) cancelled: Mutex<ScriptedState>,
     /// To refunds, in their order; without them it cannot refund.
     pub(crate) refunds: Option<Mutex<VecDeque<RefundProgress>>>,
     /// Keys of the charges that were asked for.
@@ -41,7 +41,7 @@ fn outcome(state: ChargeState) -> ChargeOutcome {
     }
 }
 
-fn said(state: Said) -> Result<ChargeOutcome, GatewayError> {
+fn said(state: ScriptedState) -> Result<ChargeOutcome, GatewayError> {
     state.map(outcome).ok_or_else(|| GatewayError::unknown("time-out"))
 }
 

@@ -41,7 +41,7 @@ impl Waiting {
         let waits = begin(&world, gateway.as_ref(), customer, method, ms(START))
             .await
             .unwrap();
-        assert_eq!(waits.state, State::RequiresAction);
+        assert_eq!(waits.state, PaymentState::RequiresAction);
         assert_eq!(waits.action_url, "https://bank.example/confirm");
         Waiting {
             gateways: Gateways::new(vec![gateway.clone()]),
@@ -57,7 +57,7 @@ impl Waiting {
         begin(&self.world, self.gateway.as_ref(), self.customer, self.method, now_ms).await
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> PaymentState {
         payment(self.world.database.pool(), self.payment).await.unwrap().state
     }
 
@@ -104,16 +104,16 @@ async fn what_nobody_confirms_ends_by_itself_and_another_can_be_made() {
     // Looked at all day long, and left alone.
     for hour in 1..23 {
         waiting.reconcile(start_ms + hour * HOUR_MS).await;
-        assert_eq!(waiting.state().await, State::RequiresAction, "after {hour} h");
+        assert_eq!(waiting.state().await, PaymentState::RequiresAction, "after {hour} h");
     }
     assert_eq!(waiting.cancels(), 0);
     let refused = waiting.begin(start_ms + 22 * HOUR_MS).await;
     assert!(matches!(refused, Err(PaymentError::UnderWay { .. })), "{refused:?}");
     let done = waiting.reconcile(start_ms + ACTION_LIMIT_MS + HOUR_MS).await;
     assert_eq!((done.settled, waiting.cancels()), (1, 1), "{done:?}");
-    assert_eq!(waiting.state().await, State::Cancelled);
+    assert_eq!(waiting.state().await, PaymentState::Cancelled);
     let next = waiting.begin(start_ms + 25 * HOUR_MS).await.unwrap();
-    assert_eq!((next.state, waiting.balance().await), (State::Succeeded, 2_500));
+    assert_eq!((next.state, waiting.balance().await), (PaymentState::Succeeded, 2_500));
 }
 
 #[tokio::test]
@@ -131,13 +131,13 @@ async fn a_cancellation_without_an_answer_is_looked_up_and_never_assumed() {
     .await;
     assert!(matches!(silent, Err(PaymentError::Gateway { .. })), "{silent:?}");
     let done = waiting.reconcile(late_ms).await;
-    assert_eq!((done.errors, waiting.state().await), (1, State::RequiresAction));
+    assert_eq!((done.errors, waiting.state().await), (1, PaymentState::RequiresAction));
     // The customer had confirmed it meanwhile.
     *waiting.gateway.found.lock().unwrap() = Some(Some(ChargeState::Succeeded));
     waiting.reconcile(late_ms + HOUR_MS).await;
     assert_eq!(
         (waiting.state().await, waiting.balance().await),
-        (State::Succeeded, 2_500)
+        (PaymentState::Succeeded, 2_500)
     );
 }
 
@@ -153,7 +153,7 @@ async fn giving_up_what_has_succeeded_pays() {
     )
     .await
     .unwrap();
-    assert_eq!((paid.state, waiting.balance().await), (State::Succeeded, 2_500));
+    assert_eq!((paid.state, waiting.balance().await), (PaymentState::Succeeded, 2_500));
     // Again: there is nothing to give up any more, and nobody is asked.
     let again = cancel(
         &waiting.world.database,
@@ -163,7 +163,7 @@ async fn giving_up_what_has_succeeded_pays() {
     )
     .await
     .unwrap();
-    assert_eq!((again.state, waiting.cancels()), (State::Succeeded, 1));
+    assert_eq!((again.state, waiting.cancels()), (PaymentState::Succeeded, 1));
 }
 
 #[tokio::test]
@@ -171,9 +171,9 @@ async fn an_order_that_its_gateway_has_forgotten_ends_too() {
     let waiting = Waiting::new().await;
     *waiting.gateway.found.lock().unwrap() = Some(None);
     waiting.reconcile(ms(START) + 5 * HOUR_MS).await;
-    assert_eq!(waiting.state().await, State::RequiresAction);
+    assert_eq!(waiting.state().await, PaymentState::RequiresAction);
     waiting.reconcile(ms(START) + ACTION_LIMIT_MS + HOUR_MS).await;
-    assert_eq!((waiting.state().await, waiting.cancels()), (State::Cancelled, 0));
+    assert_eq!((waiting.state().await, waiting.cancels()), (PaymentState::Cancelled, 0));
     assert_eq!(waiting.gateway.keys.lock().unwrap().len(), 1, "it is not charged again");
 }
 
@@ -181,7 +181,7 @@ async fn an_order_that_its_gateway_has_forgotten_ends_too() {
 async fn back_from_the_bank_the_gateway_is_asked_at_once() {
     let waiting = Waiting::new().await;
     let look = async || {
-        look_now(
+        query_gateway(
             &waiting.world.database,
             waiting.gateway.as_ref(),
             waiting.payment,
@@ -191,10 +191,10 @@ async fn back_from_the_bank_the_gateway_is_asked_at_once() {
     };
     assert!(matches!(look().await, Err(PaymentError::Gateway { .. })));
     *waiting.gateway.found.lock().unwrap() = Some(Some(asks()));
-    assert_eq!(look().await.unwrap().state, State::RequiresAction);
+    assert_eq!(look().await.unwrap().state, PaymentState::RequiresAction);
     *waiting.gateway.found.lock().unwrap() = Some(Some(ChargeState::Succeeded));
     for _ in 0..2 {
-        assert_eq!(look().await.unwrap().state, State::Succeeded);
+        assert_eq!(look().await.unwrap().state, PaymentState::Succeeded);
     }
     assert_eq!(waiting.balance().await, 2_500);
 }

@@ -563,7 +563,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::testing::ScriptedGateway;
-    use super::super::{NewPayment, NewRefund, RefundState, State, look_now, method, refund, start};
+    use super::super::{NewPayment, NewRefund, PaymentState, RefundState, method, query_gateway, refund, start};
     use super::*;
     use crate::testing::World;
 
@@ -599,10 +599,14 @@ mod tests {
         let gateway = TestGateway::new(&books.database, "http://portal.example/");
         let amount = Money::new(2_500, Currency::USD);
         for (card, away, present) in [
-            (Card::Accepted, State::Succeeded, State::Succeeded),
-            (Card::Declined, State::Failed, State::Failed),
-            (Card::NoFunds, State::Failed, State::Failed),
-            (Card::Confirms, State::RequiresAction, State::RequiresAction),
+            (Card::Accepted, PaymentState::Succeeded, PaymentState::Succeeded),
+            (Card::Declined, PaymentState::Failed, PaymentState::Failed),
+            (Card::NoFunds, PaymentState::Failed, PaymentState::Failed),
+            (
+                Card::Confirms,
+                PaymentState::RequiresAction,
+                PaymentState::RequiresAction,
+            ),
         ] {
             let method = save(&books, &gateway, customer, card).await;
             assert_eq!(method.label, card.label());
@@ -622,7 +626,7 @@ mod tests {
                     card != Card::Confirms || return_url.is_none(),
                     "nobody confirms while the customer is away: {card:?}"
                 );
-                if expected != State::RequiresAction {
+                if expected != PaymentState::RequiresAction {
                     continue;
                 }
                 let reference = payment.reference.clone().unwrap();
@@ -633,11 +637,13 @@ mod tests {
                     .unwrap();
                 // A second answer changes nothing.
                 confirm(books.database.pool(), &reference, false).await.unwrap();
-                let after = look_now(&books.database, &gateway, payment.id, 2_000).await.unwrap();
+                let after = query_gateway(&books.database, &gateway, payment.id, 2_000)
+                    .await
+                    .unwrap();
                 let confirmed = if return_url.is_some() {
-                    State::Succeeded
+                    PaymentState::Succeeded
                 } else {
-                    State::Failed
+                    PaymentState::Failed
                 };
                 assert_eq!(after.state, confirmed);
             }

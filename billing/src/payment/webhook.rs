@@ -7,8 +7,8 @@ use sqlx::{AnyConnection, Row as _};
 use tracing::warn;
 
 use super::engine::{cut, locked, record};
-use super::gateway::{DisputeStatus, GatewayEvent, GatewayNews, PaymentGateway, SetupOutcome};
-use super::{GatewayName, Gateways, PaymentError, State, refund};
+use super::gateway::{DisputeStatus, GatewayEvent, GatewayUpdate, PaymentGateway, SetupOutcome};
+use super::{GatewayName, Gateways, PaymentError, PaymentState, refund};
 use super::{method, store};
 use crate::settlement;
 
@@ -21,12 +21,12 @@ const MAX_ERROR_CHARS: usize = 500;
 
 /// What became of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Received {
-    Counted,
+pub enum WebhookOutcome {
+    Applied,
     /// It came before.
     Repeated,
     /// It is kept: what it is about is not known yet, or it cannot be.
-    Kept,
+    Stored,
 }
 
 /// Takes in what was posted to a gateway's endpoint. Answer 200 to the gateway when this is `Ok`, 400 when it is an error of
@@ -42,7 +42,7 @@ pub async fn receive_webhook(
     body: &[u8],
     real_now_ms: i64,
     now_ms: i64,
-) -> Result<Received, PaymentError> {
+) -> Result<WebhookOutcome, PaymentError> {
     let not_believed = |source| PaymentError::Webhook {
         gateway: gateway.name(),
         source,
@@ -58,17 +58,17 @@ pub async fn receive_webhook(
     let setup = entered(gateway, &event).await;
     let mut transaction = database.begin_write().await?;
     if !insert(&mut transaction, gateway.name(), &event, body, now_ms).await? {
-        return Ok(Received::Repeated);
+        return Ok(WebhookOutcome::Repeated);
     }
     match count(&mut transaction, gateway.name(), &event, setup.as_ref(), now_ms).await {
         Ok(true) => {
             mark(&mut transaction, gateway.name(), &event.id, now_ms, "").await?;
             transaction.commit().await?;
-            Ok(Received::Counted)
+            Ok(WebhookOutcome::Applied)
         }
         Ok(false) => {
             transaction.commit().await?;
-            Ok(Received::Kept)
+            Ok(WebhookOutcome::Stored)
         }
         Err(error @ PaymentError::Database(_)) => Err(error),
         Err(error) => {
@@ -84,7 +84,7 @@ pub async fn receive_webhook(
                 .execute(&mut *transaction)
                 .await?;
             transaction.commit().await?;
-            Ok(Received::Kept)
+            Ok(WebhookOutcome::Stored)
         }
     }
 }
@@ -175,7 +175,7 @@ async fn mark(
 /// What a customer has entered on the gateway's page, when the event is about that: the event says which setup it was, and the
 /// gateway is asked for the rest, outside any transaction. Without an answer the event is tried again.
 async fn entered(gateway: &dyn PaymentGateway, event: &GatewayEvent) -> Option<SetupOutcome> {
-    let GatewayNews::Setup { customer, reference } = &event.what else {
+    let GatewayUpdate::Setup { customer, reference } = &event.what else {
         return None;
     };
     match gateway.finish_setup(*customer, reference).await {
@@ -196,8 +196,8 @@ async fn count(
     now_ms: i64,
 ) -> Result<bool, PaymentError> {
     match &event.what {
-        GatewayNews::Other => Ok(true),
-        GatewayNews::Setup { customer, .. } => {
+        GatewayUpdate::Other => Ok(true),
+        GatewayUpdate::Setup { customer, .. } => {
             let known = sqlx::query("SELECT 1 FROM customers WHERE id = $1").bind(customer.0);
             let is_known = known.fetch_optional(&mut *connection).await?.is_some();
             let Some(SetupOutcome::Saved(saved)) = setup.filter(|_| is_known) else {
@@ -206,7 +206,7 @@ async fn count(
             method::save(connection, gateway, *customer, saved, now_ms).await?;
             Ok(true)
         }
-        GatewayNews::Charge {
+        GatewayUpdate::Charge {
             idempotency_key,
             outcome,
         } => {
@@ -224,7 +224,7 @@ async fn count(
                 None => Ok(false),
             }
         }
-        GatewayNews::Refund {
+        GatewayUpdate::Refund {
             idempotency_key,
             payment_reference,
             amount,
@@ -233,7 +233,7 @@ async fn count(
             let key = idempotency_key.as_deref();
             refund::heard(connection, gateway, key, payment_reference, *amount, outcome, now_ms).await
         }
-        GatewayNews::Dispute {
+        GatewayUpdate::Dispute {
             payment_reference,
             reference,
             amount,
@@ -270,7 +270,7 @@ async fn disputed(
         return Ok(false);
     };
     let payment = locked(connection, payment.id).await?;
-    if payment.state != State::Succeeded {
+    if payment.state != PaymentState::Succeeded {
         // The payment's own success is on its way.
         return Ok(false);
     }

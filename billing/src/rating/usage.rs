@@ -7,7 +7,7 @@ use schemas::usage::{PeriodUsage, UsageMode};
 use super::{BPS_PER_MBPS, DraftLine, QUANTITY_PLACES, RatedUsage, out_of_range};
 use crate::BillingError;
 use crate::catalog::{QuotaUnit, Terms, grouped};
-use crate::evidence::{Evidence, Held, Measured, UsageCharge};
+use crate::evidence::{Evidence, Measured, PartialMonth, UsageCharge};
 use crate::line_kind::LineKind;
 use crate::price::PricePart;
 use crate::ratio::Ratio;
@@ -43,7 +43,7 @@ pub fn usage_charge(phase: &Phase, charged: &ChargedPeriod) -> Result<Option<Usa
             let mut commit = Ratio::decimal(commit_mbps)?
                 .times(Ratio::integer(BPS_PER_MBPS.into()))?
                 .times(quantity)?;
-            let held = (!charged.is_whole_days).then(|| Held {
+            let held = (!charged.is_whole_days).then(|| PartialMonth {
                 ms: charged.period.duration_ms(),
                 nominal_ms: charged.nominal.duration_ms(),
             });
@@ -278,7 +278,7 @@ pub fn describe(charge: &UsageCharge, measured: &Measured) -> Result<String, Bil
     Ok(text)
 }
 
-fn held_share(held: Held) -> Result<Ratio, BillingError> {
+fn held_share(held: PartialMonth) -> Result<Ratio, BillingError> {
     Ok(Ratio::integer(held.ms.into()).over(held.nominal_ms.into())?)
 }
 
@@ -286,7 +286,7 @@ fn held_share(held: Held) -> Result<Ratio, BillingError> {
 ///
 /// # Errors
 /// When the number does not fit.
-pub fn held_days(held: &Held, nominal_days: i64) -> Result<Decimal, BillingError> {
+pub fn held_days(held: &PartialMonth, nominal_days: i64) -> Result<Decimal, BillingError> {
     let days = i128::from(held.ms) * i128::from(nominal_days);
     Ok(Ratio::integer(days)
         .over(held.nominal_ms.into())?

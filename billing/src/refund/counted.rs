@@ -63,14 +63,14 @@ pub async fn pending(connection: &mut AnyConnection) -> Result<Vec<PendingRefund
 
 /// What was refunded before, or is about to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Counted {
+pub(super) struct RefundTotals {
     /// Requested of the payment.
     pub(super) pending: Money,
     of_payment: Money,
     of_customer: Money,
 }
 
-impl Counted {
+impl RefundTotals {
     /// What a refund of so much comes to with them.
     pub(super) fn with(&self, amount: Money) -> Result<Money, RefundError> {
         let before = match self.of_payment.minor > self.of_customer.minor {
@@ -89,9 +89,9 @@ pub(super) async fn before(
     connection: &mut AnyConnection,
     payment: &Payment,
     now_ms: i64,
-) -> Result<Counted, RefundError> {
+) -> Result<RefundTotals, RefundError> {
     let currency = payment.amount.currency;
-    let mut counted = Counted {
+    let mut counted = RefundTotals {
         pending: Money::zero(currency),
         of_payment: Money::zero(currency),
         of_customer: Money::zero(currency),

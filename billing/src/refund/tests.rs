@@ -130,7 +130,7 @@ impl Shop {
     }
 
     /// Previews, confirms what was shown, and finds that exactly that was done.
-    async fn refund(&self, payment: PaymentId, minor: Option<i64>) -> Result<Made, RefundError> {
+    async fn refund(&self, payment: PaymentId, minor: Option<i64>) -> Result<IssuedRefund, RefundError> {
         let previewed = self.preview(payment, minor).await?;
         let (shown, reference) = (previewed.shown(), self.reference());
         let request = RefundRequest {
@@ -138,7 +138,7 @@ impl Shop {
             amount: Some(previewed.amount),
             reason: "sorry",
         };
-        let confirmed = Confirmed {
+        let confirmed = RefundConfirmation {
             shown: Some(&shown),
             is_approved: false,
             reference: Some(&reference),
@@ -163,9 +163,9 @@ impl Shop {
         Ok(made)
     }
 
-    async fn standing(&self, payment: PaymentId) -> Standing {
+    async fn standing(&self, payment: PaymentId) -> RefundBalance {
         let mut connection = self.world.database.pool().acquire().await.unwrap();
-        standing(&mut connection, payment).await.unwrap()
+        refund_balance(&mut connection, payment).await.unwrap()
     }
 
     async fn credit(&self) -> i64 {
@@ -431,7 +431,7 @@ async fn what_changed_since_it_was_shown_is_not_done_and_much_waits_for_a_second
         amount: Some(eur(minor)),
         reason: "sorry",
     };
-    let confirmed = Confirmed {
+    let confirmed = RefundConfirmation {
         shown: Some(&shown),
         is_approved: true,
         reference: Some("MT-99"),
@@ -440,14 +440,14 @@ async fn what_changed_since_it_was_shown_is_not_done_and_much_waits_for_a_second
     let mut transaction = shop.world.database.begin_write().await.unwrap();
     let changed = make(&mut transaction, &request(188_100), &confirmed, ms(MARCH)).await;
     assert!(matches!(changed, Err(RefundError::Changed { .. })), "{changed:?}");
-    let unseen = Confirmed {
+    let unseen = RefundConfirmation {
         shown: None,
         is_approved: false,
         ..confirmed
     };
     let much = make(&mut transaction, &request(100_001), &unseen, ms(MARCH)).await;
     assert!(matches!(much, Err(RefundError::NeedsApproval { .. })), "{much:?}");
-    let approved = Confirmed {
+    let approved = RefundConfirmation {
         is_approved: true,
         ..unseen
     };
@@ -598,14 +598,14 @@ async fn where_the_gateway_refuses_the_note_stands_and_is_credit() {
     let paid = payment::start(database, gateways.get(GatewayName::Stripe).unwrap(), &new, ms(MARCH))
         .await
         .unwrap();
-    assert_eq!(paid.state, State::Succeeded);
+    assert_eq!(paid.state, PaymentState::Succeeded);
     let refund = async |minor: i64| {
         let request = RefundRequest {
             payment: paid.id,
             amount: Some(eur(minor)),
             reason: "sorry",
         };
-        let confirmed = Confirmed {
+        let confirmed = RefundConfirmation {
             shown: None,
             is_approved: false,
             reference: None,

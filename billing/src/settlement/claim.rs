@@ -127,11 +127,11 @@ async fn reopen(
     )
     .await?;
     recompute_status(connection, invoice, now_ms).await?;
-    say_reopened(connection, customer, invoice, &paid.number, now_ms).await
+    publish_reopened(connection, customer, invoice, &paid.number, now_ms).await
 }
 
 /// Tells the customer that an invoice is to be paid again.
-pub(super) async fn say_reopened(
+pub(super) async fn publish_reopened(
     connection: &mut AnyConnection,
     customer: CustomerId,
     invoice: InvoiceId,

@@ -25,12 +25,12 @@ struct Wallet {
     /// What was granted by the invoice that it paid, as far as no credit note gave it back.
     spent_granted: HashMap<InvoiceId, i64>,
     /// What paid for invoices without going through the wallet and was not counted yet, by invoice.
-    beside: VecDeque<Beside>,
+    beside: VecDeque<LineSettlement>,
 }
 
 /// What paid a part of an invoice as a line of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Beside {
+struct LineSettlement {
     on: InvoiceId,
     /// The invoice that it gave back, as unused days do; `None` for what was credited by hand.
     gives_back: Option<InvoiceId>,
@@ -174,7 +174,10 @@ pub(super) async fn paid_in_after(
 }
 
 /// What lines of a customer's invoices paid, by invoice.
-async fn beside(connection: &mut AnyConnection, customer: CustomerId) -> Result<VecDeque<Beside>, SettlementError> {
+async fn beside(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+) -> Result<VecDeque<LineSettlement>, SettlementError> {
     let rows = sqlx::query(
         "SELECT g.invoice_id, l.invoice_id AS source_id, CAST(sum(-g.amount_minor) AS BIGINT) AS minor, s.subtotal_minor, \
          s.total_minor FROM invoices d JOIN invoice_lines g ON g.invoice_id = d.id JOIN given_back b ON b.line_id = g.id \
@@ -191,7 +194,7 @@ async fn beside(connection: &mut AnyConnection, customer: CustomerId) -> Result<
     let mut found = VecDeque::with_capacity(rows.len());
     for row in &rows {
         let (net, total): (i64, i64) = (row.try_get("subtotal_minor")?, row.try_get("total_minor")?);
-        found.push_back(Beside {
+        found.push_back(LineSettlement {
             on: InvoiceId(row.try_get(0)?),
             gives_back: row.try_get::<Option<i64>, _>(1)?.map(InvoiceId),
             minor: with_tax(row.try_get("minor")?, net, total),
@@ -281,7 +284,7 @@ mod tests {
         for (beside, movements, left) in [
             // 310.00 granted for the first; its unused days are 210.00 of the second, for which 110.00 were paid.
             (
-                Beside {
+                LineSettlement {
                     on: second,
                     gives_back: Some(first),
                     minor: 210,
@@ -295,7 +298,7 @@ mod tests {
             ),
             // Goodwill on the invoice itself: not more than what was paid for it comes back as money.
             (
-                Beside {
+                LineSettlement {
                     on: second,
                     gives_back: None,
                     minor: 50,

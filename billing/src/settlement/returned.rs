@@ -12,7 +12,7 @@ use crate::gateway_name::GatewayName;
 use crate::ledger::{self, Account, NewTransaction};
 
 /// A payment, as what goes back needs it.
-struct Paid {
+struct ReturnedPayment {
     customer: CustomerId,
     invoice: Option<InvoiceId>,
     gateway: String,
@@ -210,7 +210,7 @@ pub async fn refund_returned(
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
-pub async fn take_back(
+pub async fn settle_gateway_refund(
     connection: &mut AnyConnection,
     payment: PaymentId,
     refund: RefundId,
@@ -244,7 +244,8 @@ pub async fn held(connection: &mut AnyConnection, payment: PaymentId) -> Result<
     balance_of(connection, payment, &Account::cash(&paid.gateway, paid.amount.currency)).await
 }
 
-/// A payment never came in: it was recorded by mistake, or the bank returned it. As [`take_back`], by a cause of its own.
+/// A payment never came in: it was recorded by mistake, or the bank returned it. As [`settle_gateway_refund`], by a cause of its
+/// own.
 ///
 /// # Errors
 /// [`SettlementError::NoPayment`] when there is none of this id.
@@ -341,7 +342,7 @@ async fn move_disputed(
 async fn take(
     connection: &mut AnyConnection,
     payment: PaymentId,
-    paid: &Paid,
+    paid: &ReturnedPayment,
     amount: Money,
     from: Account,
     key: String,
@@ -393,7 +394,7 @@ async fn take(
         recompute_status(connection, invoice, now_ms).await?;
         if reopened.minor > 0 {
             let number = super::document(&mut *connection, invoice).await?.number;
-            claim::say_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
+            claim::publish_reopened(connection, paid.customer, invoice, &number, now_ms).await?;
         }
     }
     let mut is_switched_off = false;
@@ -440,7 +441,7 @@ async fn settled_by(
     Ok(Money::new(row.try_get(0)?, currency))
 }
 
-async fn paid(connection: &mut AnyConnection, payment: PaymentId) -> Result<Paid, SettlementError> {
+async fn paid(connection: &mut AnyConnection, payment: PaymentId) -> Result<ReturnedPayment, SettlementError> {
     let row =
         sqlx::query("SELECT customer_id, invoice_id, gateway, currency, amount_minor FROM payments WHERE id = $1")
             .bind(payment.0)
@@ -449,7 +450,7 @@ async fn paid(connection: &mut AnyConnection, payment: PaymentId) -> Result<Paid
             .ok_or(SettlementError::NoPayment(payment))?;
     let invoice: Option<i64> = row.try_get("invoice_id")?;
     let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
-    Ok(Paid {
+    Ok(ReturnedPayment {
         customer: CustomerId(row.try_get("customer_id")?),
         invoice: invoice.map(InvoiceId),
         gateway: row.try_get("gateway")?,

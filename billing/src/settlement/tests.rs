@@ -141,8 +141,8 @@ impl Books {
         RefundId(id)
     }
 
-    fn received(&self, payment: PaymentId, minor: i64) -> Received<'static> {
-        Received {
+    fn received(&self, payment: PaymentId, minor: i64) -> ReceivedMoney<'static> {
+        ReceivedMoney {
             payment,
             customer: self.customer,
             gateway: "manual",
@@ -198,7 +198,7 @@ impl Books {
         let refund = self.refund_row(payment, minor).await;
         let mut transaction = self.database.begin_write().await.unwrap();
         for _ in 0..2 {
-            take_back(&mut transaction, payment, refund, usd(minor), 10)
+            settle_gateway_refund(&mut transaction, payment, refund, usd(minor), 10)
                 .await
                 .unwrap();
         }

@@ -16,7 +16,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::hold::{holds, is_held, lift, place};
 use super::load::{addons_of, contract, subscription};
-use super::state::{Happening, HoldCause, State};
+use super::state::{HoldCause, SubscriptionState, Transition};
 use super::write::{end_phase, transition};
 use super::{Subscription, pause};
 use crate::BillingError;
@@ -71,7 +71,7 @@ pub(super) async fn take_back(connection: &mut AnyConnection, addon: &Subscripti
 ///
 /// # Errors
 /// [`BillingError::ParentCancelled`].
-pub(super) async fn check_parent_goes_on(
+pub(super) async fn check_parent_continues(
     connection: &mut AnyConnection,
     resumed: &Subscription,
 ) -> Result<(), BillingError> {
@@ -79,7 +79,7 @@ pub(super) async fn check_parent_goes_on(
         return Ok(());
     };
     let parent = subscription(connection, parent).await?;
-    if parent.cancel_at_ms.is_some() || parent.state == State::Ended {
+    if parent.cancel_at_ms.is_some() || parent.state == SubscriptionState::Ended {
         return Err(BillingError::ParentCancelled {
             addon: resumed.id,
             parent: parent.id,
@@ -135,7 +135,7 @@ async fn hold(
     if is_held(connection, addon.id, cause, true).await? {
         return Ok(());
     }
-    transition(connection, addon, Happening::HoldPlaced, reason, actor, now_ms).await?;
+    transition(connection, addon, Transition::HoldPlaced, reason, actor, now_ms).await?;
     place(connection, addon.id, cause, true, reason, now_ms).await?;
     pause::follow(connection, addon.id, now_ms).await
 }
@@ -158,8 +158,8 @@ pub(super) async fn release_all(
         pause::follow(connection, addon.id, now_ms).await?;
         if holds(connection, addon.id).await?.is_empty() {
             let happening = match addon.cancel_at_ms {
-                Some(_) => Happening::HoldsLiftedOfCancelled,
-                None => Happening::HoldsLifted,
+                Some(_) => Transition::HoldsLiftedOfCancelled,
+                None => Transition::HoldsLifted,
             };
             let reason = format!("{} hold of its plan lifted", cause.name());
             transition(connection, &addon, happening, &reason, actor, now_ms).await?;

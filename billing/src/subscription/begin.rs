@@ -14,7 +14,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::change::{check_plan, check_price};
 use super::load::{contract, subscription_of};
 use super::write::{NewPhase, insert_phase, record_state, tell};
-use super::{Contract, MAX_QUANTITY, State, Subscription, addon};
+use super::{Contract, MAX_QUANTITY, Subscription, SubscriptionState, addon};
 use crate::BillingError;
 use crate::catalog::{self, PlanKind};
 use crate::field::check_range;
@@ -132,7 +132,11 @@ pub async fn subscribe(
         customer: customer.id,
         service: service.id,
         parent: parent.as_ref().map(|parent| parent.subscription.id),
-        state: if trial_days > 0 { State::Trial } else { State::Active },
+        state: if trial_days > 0 {
+            SubscriptionState::Trial
+        } else {
+            SubscriptionState::Active
+        },
         time_zone: zone.clone(),
         started_at_ms: new.started_at_ms,
         trial_ends_at_ms,
@@ -215,7 +219,7 @@ async fn check_free(connection: &mut AnyConnection, customer: &inventory::Custom
         customer: customer.id,
         why,
     };
-    let standing = free_plan_standing(connection, customer).await?;
+    let standing = free_plan_eligibility(connection, customer).await?;
     if !standing.email_verified {
         return Err(refuse("its email address is not verified"));
     }
@@ -230,7 +234,7 @@ async fn check_free(connection: &mut AnyConnection, customer: &inventory::Custom
 
 /// What a free plan goes by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FreePlanStanding {
+pub struct FreePlanEligibility {
     pub email_verified: bool,
     /// One of the customer's users has.
     pub has_second_factor: bool,
@@ -242,10 +246,10 @@ pub struct FreePlanStanding {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn free_plan_standing(
+pub async fn free_plan_eligibility(
     connection: &mut AnyConnection,
     customer: &inventory::Customer,
-) -> Result<FreePlanStanding, BillingError> {
+) -> Result<FreePlanEligibility, BillingError> {
     let factors = identity::users_with_second_factor(&mut *connection, customer.id).await?;
     let others: i64 = sqlx::query(
         "SELECT count(*) FROM subscriptions s JOIN phases p ON p.subscription_id = s.id JOIN plans l ON l.id = p.plan_id \
@@ -255,7 +259,7 @@ pub async fn free_plan_standing(
     .fetch_one(&mut *connection)
     .await?
     .try_get(0)?;
-    Ok(FreePlanStanding {
+    Ok(FreePlanEligibility {
         email_verified: customer.email_verified_at_ms.is_some(),
         has_second_factor: factors > 0,
         has_one: others > 0,
@@ -276,7 +280,9 @@ async fn parent_of(
         });
     }
     // A suspended one that is cancelled stays suspended: its end tells.
-    if matches!(state, State::Cancelled | State::Ended) || parent.subscription.cancel_at_ms.is_some() {
+    if matches!(state, SubscriptionState::Cancelled | SubscriptionState::Ended)
+        || parent.subscription.cancel_at_ms.is_some()
+    {
         return Err(BillingError::Refused {
             subscription: parent.subscription.id,
             what: "given an add-on",

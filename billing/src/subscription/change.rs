@@ -16,7 +16,7 @@ use serde_json::json;
 use sqlx::AnyConnection;
 
 use super::load::{addons_of, contract};
-use super::state::{Happening, HoldCause, State};
+use super::state::{HoldCause, SubscriptionState, Transition};
 use super::write::{
     NewPhase, cancel_pending, cycle_start, end_phase, insert_phase, record_state, tell, transition, usage_turn_ms,
 };
@@ -38,7 +38,7 @@ pub struct Change {
 
 /// When a subscription ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum CancellationTime {
     /// Today: the day is not charged any more.
     Now,
     /// With the cycle that is paid for.
@@ -64,7 +64,12 @@ pub async fn change(
     let subscription = &before.subscription;
     // While nothing is charged there is no phase to change: it is changed once it is paid for.
     let is_paused = pause::paused_from(connection, subscription).await?.is_some();
-    if is_paused || matches!(subscription.state, State::Cancelled | State::Ended) || subscription.cancel_at_ms.is_some()
+    if is_paused
+        || matches!(
+            subscription.state,
+            SubscriptionState::Cancelled | SubscriptionState::Ended
+        )
+        || subscription.cancel_at_ms.is_some()
     {
         return Err(BillingError::Refused {
             subscription: id,
@@ -211,14 +216,14 @@ fn price_words(price: &Price) -> String {
 pub async fn cancel(
     connection: &mut AnyConnection,
     id: SubscriptionId,
-    end: End,
+    end: CancellationTime,
     reason: &str,
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let how = Cancelling {
         end,
-        afterwards: Afterwards::Terminate,
+        afterwards: ServiceDisposition::Terminate,
         as_of_ms: now_ms,
         is_with_parent: false,
     };
@@ -240,8 +245,8 @@ pub(super) async fn cancel_as_of(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let how = Cancelling {
-        end: End::On(date),
-        afterwards: Afterwards::Terminate,
+        end: CancellationTime::On(date),
+        afterwards: ServiceDisposition::Terminate,
         as_of_ms,
         is_with_parent: false,
     };
@@ -250,7 +255,7 @@ pub(super) async fn cancel_as_of(
 
 /// What becomes of a service whose subscription ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Afterwards {
+pub(super) enum ServiceDisposition {
     Terminate,
     /// It goes on with another owner.
     Keep,
@@ -259,8 +264,8 @@ pub(super) enum Afterwards {
 /// How a subscription is cancelled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cancelling {
-    pub(super) end: End,
-    pub(super) afterwards: Afterwards,
+    pub(super) end: CancellationTime,
+    pub(super) afterwards: ServiceDisposition,
     /// By whose local day the end is not in the past.
     pub(super) as_of_ms: i64,
     /// Of an add-on: its plan is cancelled, and it with that.
@@ -279,7 +284,7 @@ pub(super) async fn cancel_and(
     let reason = checked_text("reason", reason, MAX_REASON_CHARS)?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
-    if subscription.cancel_at_ms.is_some() && end != End::Now && !how.is_with_parent {
+    if subscription.cancel_at_ms.is_some() && end != CancellationTime::Now && !how.is_with_parent {
         return Err(BillingError::Refused {
             subscription: id,
             what: "cancelled again",
@@ -290,24 +295,24 @@ pub(super) async fn cancel_and(
     let first = before.phases[0].from;
     // The first day on which it does not run any more, and the first that is not charged: in a trial nothing is.
     let last_day = match end {
-        End::Now => today,
-        End::CycleEnd if today < first => first,
+        CancellationTime::Now => today,
+        CancellationTime::CycleEnd if today < first => first,
         // No cycle is paid for.
-        End::CycleEnd if pause::paused_from(connection, subscription).await?.is_some() => today,
-        End::CycleEnd => before.base_period_at(how.as_of_ms)?.1.nominal.end_date,
-        End::On(date) if date < today => {
+        CancellationTime::CycleEnd if pause::paused_from(connection, subscription).await?.is_some() => today,
+        CancellationTime::CycleEnd => before.base_period_at(how.as_of_ms)?.1.nominal.end_date,
+        CancellationTime::On(date) if date < today => {
             return Err(BillingError::DateOver {
                 what: "the end of a subscription",
                 date,
                 today,
             });
         }
-        End::On(date) => date,
+        CancellationTime::On(date) => date,
     };
     let date = last_day.max(first);
     let cancel_at_ms = match end {
         // In the trial too: the first charged day is not reached.
-        End::Now => how.as_of_ms,
+        CancellationTime::Now => how.as_of_ms,
         _ => midnight_ms(last_day, &subscription.time_zone)?,
     };
     // What ends at once, also with a day that is over, is used until then.
@@ -325,7 +330,7 @@ pub(super) async fn cancel_and(
         addon::note_cancelled(connection, subscription).await?;
     }
     if subscription.cancel_at_ms.is_none() {
-        transition(connection, subscription, Happening::Cancelled, &reason, actor, now_ms).await?;
+        transition(connection, subscription, Transition::Cancelled, &reason, actor, now_ms).await?;
     }
     sqlx::query("UPDATE subscriptions SET cancel_at_ms = $1 WHERE id = $2")
         .bind(cancel_at_ms)
@@ -346,9 +351,13 @@ pub(super) async fn cancel_and(
     .await?;
     for addon in addons_of(&mut *connection, id).await? {
         // One that ends before goes its own way.
-        if end == End::Now || addon.cancel_at_ms.is_none_or(|at_ms| at_ms > cancel_at_ms) {
+        if end == CancellationTime::Now || addon.cancel_at_ms.is_none_or(|at_ms| at_ms > cancel_at_ms) {
             let with_parent = Cancelling {
-                end: if end == End::Now { End::Now } else { End::On(last_day) },
+                end: if end == CancellationTime::Now {
+                    CancellationTime::Now
+                } else {
+                    CancellationTime::On(last_day)
+                },
                 is_with_parent: true,
                 ..how
             };
@@ -374,15 +383,15 @@ pub async fn resume(
     guard::check(&mut *connection).await?;
     let before = contract(connection, id).await?;
     let subscription = &before.subscription;
-    if subscription.cancel_at_ms.is_none() || subscription.state == State::Ended {
+    if subscription.cancel_at_ms.is_none() || subscription.state == SubscriptionState::Ended {
         return Err(BillingError::Refused {
             subscription: id,
             what: "resumed",
             state: subscription.state,
         });
     }
-    addon::check_parent_goes_on(connection, subscription).await?;
-    transition(connection, subscription, Happening::Resumed, "resumed", actor, now_ms).await?;
+    addon::check_parent_continues(connection, subscription).await?;
+    transition(connection, subscription, Transition::Resumed, "resumed", actor, now_ms).await?;
     sqlx::query("UPDATE subscriptions SET cancel_at_ms = NULL WHERE id = $1")
         .bind(id.0)
         .execute(&mut *connection)
@@ -413,13 +422,13 @@ pub(crate) async fn reach_end(
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
-    reach_end_and(connection, id, Afterwards::Terminate, actor, now_ms).await
+    reach_end_and(connection, id, ServiceDisposition::Terminate, actor, now_ms).await
 }
 
 async fn reach_end_and(
     connection: &mut AnyConnection,
     id: SubscriptionId,
-    afterwards: Afterwards,
+    afterwards: ServiceDisposition,
     actor: &str,
     now_ms: i64,
 ) -> Result<(), BillingError> {
@@ -434,7 +443,7 @@ async fn reach_end_and(
     };
     let to = subscription
         .state
-        .after(Happening::EndReached)
+        .after(Transition::EndReached)
         .ok_or(BillingError::Refused {
             subscription: id,
             what: "ended",
@@ -471,7 +480,7 @@ async fn reach_end_and(
         }
         // All were cancelled along; what was not must not outlive its plan.
         let with_parent = Cancelling {
-            end: End::Now,
+            end: CancellationTime::Now,
             afterwards,
             as_of_ms: end_ms,
             is_with_parent: true,
@@ -488,7 +497,7 @@ async fn reach_end_and(
     }
     let facts = json!({ "plan": last.plan.name, "service": before.service.name, "ended_at_ms": end_ms });
     tell(connection, subscription, EventType::SubscriptionEnded, facts, now_ms).await?;
-    if subscription.parent.is_none() && afterwards == Afterwards::Terminate {
+    if subscription.parent.is_none() && afterwards == ServiceDisposition::Terminate {
         let facts =
             json!({ "service": before.service.name, "service_id": before.service.id, "reason": "subscription ended" });
         tell(connection, subscription, EventType::TerminateRequested, facts, now_ms).await?;
@@ -509,7 +518,7 @@ pub(crate) async fn end_trial(
     transition(
         connection,
         &before.subscription,
-        Happening::TrialOver,
+        Transition::TrialOver,
         "the trial is over",
         "billing",
         now_ms,
@@ -537,13 +546,13 @@ pub async fn payment_late(
     now_ms: i64,
 ) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
-    if before.subscription.state.after(Happening::PaymentLate).is_none() {
+    if before.subscription.state.after(Transition::PaymentLate).is_none() {
         return Ok(());
     }
     transition(
         connection,
         &before.subscription,
-        Happening::PaymentLate,
+        Transition::PaymentLate,
         reason,
         "billing",
         now_ms,
@@ -567,11 +576,11 @@ pub async fn payment_late(
 pub async fn paid_up(connection: &mut AnyConnection, id: SubscriptionId, now_ms: i64) -> Result<(), BillingError> {
     let before = contract(connection, id).await?;
     match before.subscription.state {
-        State::PastDue => {
+        SubscriptionState::PastDue => {
             transition(
                 connection,
                 &before.subscription,
-                Happening::PaidUp,
+                Transition::PaidUp,
                 "paid",
                 "billing",
                 now_ms,
@@ -587,7 +596,7 @@ pub async fn paid_up(connection: &mut AnyConnection, id: SubscriptionId, now_ms:
             )
             .await
         }
-        State::Suspended => release(connection, id, HoldCause::Unpaid, "billing", now_ms).await,
+        SubscriptionState::Suspended => release(connection, id, HoldCause::Unpaid, "billing", now_ms).await,
         _ => Ok(()),
     }
 }
@@ -609,11 +618,11 @@ pub async fn hold(
     if hold::is_held(connection, id, cause, false).await? {
         return Ok(());
     }
-    let was_running = before.subscription.state != State::Suspended;
+    let was_running = before.subscription.state != SubscriptionState::Suspended;
     transition(
         connection,
         &before.subscription,
-        Happening::HoldPlaced,
+        Transition::HoldPlaced,
         &reason,
         actor,
         now_ms,
@@ -667,15 +676,15 @@ pub async fn release(
         return Ok(());
     }
     let happening = match before.subscription.cancel_at_ms {
-        Some(_) => Happening::HoldsLiftedOfCancelled,
-        None => Happening::HoldsLifted,
+        Some(_) => Transition::HoldsLiftedOfCancelled,
+        None => Transition::HoldsLifted,
     };
     let reason = format!("{} hold lifted", cause.name());
     transition(connection, &before.subscription, happening, &reason, actor, now_ms).await?;
     if before.subscription.parent.is_none() {
         let facts = json!({ "service": before.service.name, "service_id": before.service.id, "cause": cause.name() });
         // One that is cancelled beside goes on only until its end: it is not as it was.
-        if happening == Happening::HoldsLifted {
+        if happening == Transition::HoldsLifted {
             tell(
                 connection,
                 &before.subscription,

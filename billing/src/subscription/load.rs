@@ -11,7 +11,7 @@ use schemas::period::{AnchorDay, midnight_ms};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{Contract, Phase, State, Subscription};
+use super::{Contract, Phase, Subscription, SubscriptionState};
 use crate::BillingError;
 use crate::catalog::{self, Coupon, Plan, Price, Redemption};
 
@@ -92,13 +92,13 @@ pub struct Catalog {
 }
 
 /// What a subscription redeemed: coupon, the months that an amount is for, and those that it lasts.
-type Redeemed = (CouponId, i64, Option<i64>);
+type RedemptionRow = (CouponId, i64, Option<i64>);
 
 async fn redemptions(
     connection: &mut AnyConnection,
     first: CustomerId,
     last: CustomerId,
-) -> Result<HashMap<SubscriptionId, Redeemed>, BillingError> {
+) -> Result<HashMap<SubscriptionId, RedemptionRow>, BillingError> {
     let rows = sqlx::query(
         "SELECT subscription_id, coupon_id, cycle_months, months FROM coupon_redemptions \
          WHERE customer_id BETWEEN $1 AND $2",
@@ -308,7 +308,7 @@ async fn complete(
     subscription: Subscription,
     (customer, service): (Arc<Customer>, Arc<Service>),
     mut phases: Vec<Phase>,
-    redeemed: Option<Redeemed>,
+    redeemed: Option<RedemptionRow>,
 ) -> Result<Contract, BillingError> {
     if phases.is_empty() {
         return Err(BillingError::corrupt(
@@ -352,8 +352,8 @@ async fn complete(
 pub struct StateChange {
     pub at_ms: i64,
     /// `None` as it begins.
-    pub from: Option<State>,
-    pub to: State,
+    pub from: Option<SubscriptionState>,
+    pub to: SubscriptionState,
     pub reason: String,
     pub actor: String,
 }
@@ -409,11 +409,11 @@ struct PhaseRow {
     anchor: AnchorDay,
     cycle_from: Date,
     from: Date,
-    reach: ReachRow,
+    reach: PhaseProgressRow,
 }
 
 /// How far a phase reaches and how far it was charged, as stored: what is nothing follows from the dates.
-struct ReachRow {
+struct PhaseProgressRow {
     to: Option<Date>,
     base_to: Option<Date>,
     usage_to: Option<Date>,
@@ -422,7 +422,7 @@ struct ReachRow {
     usage_charged_to_ms: Option<i64>,
 }
 
-impl ReachRow {
+impl PhaseProgressRow {
     fn usage_from_ms(&self, from: Date, zone: &TimeZone) -> Result<i64, BillingError> {
         match self.usage_from_ms {
             Some(at_ms) => Ok(at_ms),
@@ -446,11 +446,11 @@ fn or_midnight(at_ms: Option<i64>, date: Option<Date>, zone: &TimeZone) -> Resul
     }
 }
 
-fn read_reach(row: &AnyRow) -> Result<ReachRow, BillingError> {
+fn read_reach(row: &AnyRow) -> Result<PhaseProgressRow, BillingError> {
     let optional = |column: &str| -> Result<Option<Date>, BillingError> {
         row.try_get::<Option<String>, _>(column)?.map(read_date).transpose()
     };
-    Ok(ReachRow {
+    Ok(PhaseProgressRow {
         to: optional("to_date")?,
         base_to: optional("base_to")?,
         usage_to: optional("usage_to")?,
@@ -466,14 +466,14 @@ fn read_date(text: String) -> Result<Date, BillingError> {
 }
 
 /// A phase with its end, up to where its base price was charged, the end of its usage and up to where that was charged.
-pub(crate) type Reached = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
+pub(crate) type PhaseProgress = (PhaseId, Option<Date>, Option<Date>, Option<i64>, Option<i64>);
 
 /// How far a phase reaches and how far it was charged: its end, up to where its base price was charged, the end of its usage
 /// and up to where that was charged. The row has the subscription's `time_zone` beside the phase's columns.
 ///
 /// # Errors
 /// When a stored value is not understood.
-pub(crate) fn reached(row: &AnyRow) -> Result<Reached, BillingError> {
+pub(crate) fn reached(row: &AnyRow) -> Result<PhaseProgress, BillingError> {
     let zone = zone_named(&row.try_get::<String, _>("time_zone")?)?;
     let reach = read_reach(row)?;
     Ok((

@@ -28,7 +28,7 @@ mod write;
 
 use std::sync::Arc;
 
-pub use begin::{FreePlanStanding, NewSubscription, free_plan_standing, had_trial, subscribe};
+pub use begin::{FreePlanEligibility, NewSubscription, free_plan_eligibility, had_trial, subscribe};
 pub use hold::holds;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -43,7 +43,7 @@ pub use pause::paused_from;
 use schemas::ids::{CouponId, CustomerId, PhaseId, ServiceId, SubscriptionId};
 use schemas::inventory::{Customer, Service};
 use schemas::period::{AnchorDay, Period, local_date, midnight_ms};
-pub use state::State;
+pub use state::SubscriptionState;
 pub use trial::begin_trial;
 
 use crate::BillingError;
@@ -62,7 +62,7 @@ pub struct Subscription {
     pub service: ServiceId,
     /// Of an add-on: what it is beside, and ends with.
     pub parent: Option<SubscriptionId>,
-    pub state: State,
+    pub state: SubscriptionState,
     /// The customer's at signup; periods never move.
     pub time_zone: TimeZone,
     pub started_at_ms: i64,

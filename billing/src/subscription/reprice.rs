@@ -8,14 +8,14 @@ use schemas::money::Currency;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::change::Change;
-use super::schedule::{self, Planned};
+use super::schedule::{self, ScheduledAction};
 use super::{Contract, Phase, contract};
 use crate::BillingError;
 use crate::catalog;
 
 /// Whom a new version of a price touches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct Touched {
+pub struct RepriceImpact {
     pub customers: u64,
     pub subscriptions: u64,
 }
@@ -35,7 +35,7 @@ pub async fn touched(
     plan: PlanId,
     currency: Currency,
     cycle_months: i64,
-) -> Result<Touched, BillingError> {
+) -> Result<RepriceImpact, BillingError> {
     let sql = sqlx::AssertSqlSafe(format!("SELECT count(DISTINCT s.customer_id), count(*) {PAYING}"));
     let row = sqlx::query(sql)
         .bind(plan.0)
@@ -44,7 +44,7 @@ pub async fn touched(
         .fetch_one(db)
         .await?;
     let count = |column: usize| Ok::<_, sqlx::Error>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
-    Ok(Touched {
+    Ok(RepriceImpact {
         customers: count(0)?,
         subscriptions: count(1)?,
     })
@@ -113,7 +113,7 @@ pub async fn reprice(
             quantity,
         };
         let reason = format!("new price of {}", plan.name);
-        let planned = Planned::Change(terms);
+        let planned = ScheduledAction::Change(terms);
         match schedule::schedule(&mut *connection, id, planned, at_ms, &reason, actor, now_ms).await {
             Ok(change) => {
                 sqlx::query("UPDATE scheduled_changes SET from_price_id = $1 WHERE id = $2")

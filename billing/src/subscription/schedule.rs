@@ -16,7 +16,7 @@ use super::begin::{NewSubscription, subscribe};
 use super::change::{self, Change, MAX_REASON_CHARS, check_plan, check_price, check_valid};
 use super::load::{contract, subscription};
 use super::write::tell;
-use super::{MAX_QUANTITY, State};
+use super::{MAX_QUANTITY, SubscriptionState};
 use crate::BillingError;
 use crate::catalog;
 use crate::field::{check_range, checked_text, named};
@@ -31,7 +31,7 @@ pub const MAX_AHEAD_MS: i64 = 3_653 * DAY_MS;
 
 /// What is to happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Planned {
+pub enum ScheduledAction {
     /// To other terms.
     Change(Change),
     /// An add-on beside it.
@@ -57,7 +57,7 @@ named!(ChangeStatus, "status of a scheduled change", Pending => "pending", Execu
 pub struct ScheduledChange {
     pub id: ChangeId,
     pub subscription: SubscriptionId,
-    pub planned: Planned,
+    pub planned: ScheduledAction,
     /// It is only meant for who still pays this price when it comes.
     pub from_price: Option<PriceId>,
     pub at_ms: i64,
@@ -81,7 +81,7 @@ const SELECT: &str = "SELECT id, subscription_id, kind, price_id, quantity, from
 pub async fn schedule(
     connection: &mut AnyConnection,
     id: SubscriptionId,
-    planned: Planned,
+    planned: ScheduledAction,
     at_ms: i64,
     reason: &str,
     actor: &str,
@@ -98,17 +98,17 @@ pub async fn schedule(
     }
     check_range("time ahead in milliseconds", at_ms - now_ms, 1, MAX_AHEAD_MS)?;
     let before = contract(connection, id).await?;
-    if before.subscription.state == State::Ended {
+    if before.subscription.state == SubscriptionState::Ended {
         return Err(BillingError::Refused {
             subscription: id,
             what: "given a scheduled change",
-            state: State::Ended,
+            state: SubscriptionState::Ended,
         });
     }
     let (kind, terms) = match planned {
-        Planned::Change(terms) => ("change", Some(terms)),
-        Planned::Addon(terms) => ("addon", Some(terms)),
-        Planned::Cancel => ("cancel", None),
+        ScheduledAction::Change(terms) => ("change", Some(terms)),
+        ScheduledAction::Addon(terms) => ("addon", Some(terms)),
+        ScheduledAction::Cancel => ("cancel", None),
     };
     let mut plan = None;
     if let Some(terms) = terms {
@@ -118,7 +118,7 @@ pub async fn schedule(
         // What can be known to be refused then is refused now.
         check_price(&to, &price, before.subscription.customer, before.customer.currency)?;
         let now = &before.last_phase().plan;
-        if (now.is_free || to.is_free) && (terms.quantity != 1 || matches!(planned, Planned::Addon(_))) {
+        if (now.is_free || to.is_free) && (terms.quantity != 1 || matches!(planned, ScheduledAction::Addon(_))) {
             return Err(BillingError::FreePlanIsOne { subscription: id });
         }
         if (now.is_free || to.is_free) && now.id != to.id {
@@ -239,9 +239,9 @@ pub(crate) async fn remind(
     }
     let contract = contract(connection, change.subscription).await?;
     let (kind, plan) = match change.planned {
-        Planned::Change(terms) => ("change", Some(terms.price)),
-        Planned::Addon(terms) => ("addon", Some(terms.price)),
-        Planned::Cancel => ("cancel", None),
+        ScheduledAction::Change(terms) => ("change", Some(terms.price)),
+        ScheduledAction::Addon(terms) => ("addon", Some(terms.price)),
+        ScheduledAction::Cancel => ("cancel", None),
     };
     let plan = match plan {
         Some(price) => {
@@ -300,11 +300,11 @@ pub(crate) async fn execute(
     let actor = change.requested_by.as_str();
     match change.planned {
         // A new price of the same terms: for as many as there are then, and for who has cancelled too.
-        Planned::Change(terms) if change.from_price.is_some() => {
+        ScheduledAction::Change(terms) if change.from_price.is_some() => {
             change::reprice(connection, id, terms.price, change.at_ms, actor, now_ms).await?;
         }
-        Planned::Change(terms) => change::change(connection, id, terms, change.at_ms, actor, now_ms).await?,
-        Planned::Addon(terms) => {
+        ScheduledAction::Change(terms) => change::change(connection, id, terms, change.at_ms, actor, now_ms).await?,
+        ScheduledAction::Addon(terms) => {
             let parent = subscription(&mut *connection, id).await?;
             let new = NewSubscription {
                 quantity: terms.quantity,
@@ -313,7 +313,7 @@ pub(crate) async fn execute(
             };
             subscribe(connection, new, actor, now_ms).await?;
         }
-        Planned::Cancel => {
+        ScheduledAction::Cancel => {
             let zone = subscription(&mut *connection, id).await?.time_zone;
             let date = local_date(change.at_ms, &zone)?;
             change::cancel_as_of(connection, id, date, change.at_ms, &change.reason, actor, now_ms).await?;
@@ -396,9 +396,9 @@ fn read(row: &AnyRow) -> Result<ScheduledChange, BillingError> {
         quantity: quantity.unwrap_or(1),
     });
     let planned = match (kind.as_str(), terms) {
-        ("change", Some(terms)) => Planned::Change(terms),
-        ("addon", Some(terms)) => Planned::Addon(terms),
-        ("cancel", None) => Planned::Cancel,
+        ("change", Some(terms)) => ScheduledAction::Change(terms),
+        ("addon", Some(terms)) => ScheduledAction::Addon(terms),
+        ("cancel", None) => ScheduledAction::Cancel,
         _ => return Err(BillingError::corrupt("scheduled change", kind)),
     };
     Ok(ScheduledChange {

@@ -19,7 +19,7 @@ use crate::field::named;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = SubscriptionState)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum SubscriptionState {
     /// Runs, and is charged from the end of the trial on.
     Trial,
     Active,
@@ -32,12 +32,12 @@ pub enum State {
     Ended,
 }
 
-named!(State, "subscription status", Trial => "trial", Active => "active", PastDue => "past_due",
+named!(SubscriptionState, "subscription status", Trial => "trial", Active => "active", PastDue => "past_due",
     Suspended => "suspended", Cancelled => "cancelled", Ended => "ended");
 
 /// What happens to a subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Happening {
+pub enum Transition {
     TrialOver,
     PaymentLate,
     PaidUp,
@@ -51,9 +51,9 @@ pub enum Happening {
 }
 
 /// Every way from one state to another: what is not here does not happen.
-pub const TRANSITIONS: [(State, Happening, State); 22] = {
-    use Happening as H;
-    use State as S;
+pub const TRANSITIONS: [(SubscriptionState, Transition, SubscriptionState); 22] = {
+    use SubscriptionState as S;
+    use Transition as H;
     [
         (S::Trial, H::TrialOver, S::Active),
         (S::Trial, H::HoldPlaced, S::Suspended),
@@ -81,18 +81,18 @@ pub const TRANSITIONS: [(State, Happening, State); 22] = {
     ]
 };
 
-impl State {
-    pub const ALL: [State; 6] = [
-        State::Trial,
-        State::Active,
-        State::PastDue,
-        State::Suspended,
-        State::Cancelled,
-        State::Ended,
+impl SubscriptionState {
+    pub const ALL: [SubscriptionState; 6] = [
+        SubscriptionState::Trial,
+        SubscriptionState::Active,
+        SubscriptionState::PastDue,
+        SubscriptionState::Suspended,
+        SubscriptionState::Cancelled,
+        SubscriptionState::Ended,
     ];
 
     /// The state after something happens; `None` where it cannot happen.
-    pub fn after(self, happening: Happening) -> Option<State> {
+    pub fn after(self, happening: Transition) -> Option<SubscriptionState> {
         TRANSITIONS
             .into_iter()
             .find(|(from, what, _)| *from == self && *what == happening)
@@ -102,7 +102,7 @@ impl State {
     /// As people read it.
     pub fn words(self) -> &'static str {
         match self {
-            State::PastDue => "past due",
+            SubscriptionState::PastDue => "past due",
             other => other.name(),
         }
     }
@@ -129,11 +129,14 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for (from, happening, _) in TRANSITIONS {
             assert!(seen.insert((from, happening)), "{from:?} {happening:?} twice");
-            assert_ne!(from, State::Ended);
+            assert_ne!(from, SubscriptionState::Ended);
         }
-        for state in State::ALL {
-            assert_eq!(state.name().parse::<State>().unwrap(), state);
-            assert_eq!(state.after(Happening::EndReached).is_some(), state != State::Ended);
+        for state in SubscriptionState::ALL {
+            assert_eq!(state.name().parse::<SubscriptionState>().unwrap(), state);
+            assert_eq!(
+                state.after(Transition::EndReached).is_some(),
+                state != SubscriptionState::Ended
+            );
         }
     }
 
@@ -147,16 +150,16 @@ mod tests {
             .map(|line| line.trim_end_matches('|').split('|').map(str::trim).collect())
             .collect();
         let columns = [
-            vec![Happening::TrialOver],
-            vec![Happening::PaymentLate],
-            vec![Happening::PaidUp],
-            vec![Happening::HoldPlaced],
-            vec![Happening::HoldsLifted, Happening::HoldsLiftedOfCancelled],
-            vec![Happening::Cancelled],
-            vec![Happening::Resumed],
-            vec![Happening::EndReached],
+            vec![Transition::TrialOver],
+            vec![Transition::PaymentLate],
+            vec![Transition::PaidUp],
+            vec![Transition::HoldPlaced],
+            vec![Transition::HoldsLifted, Transition::HoldsLiftedOfCancelled],
+            vec![Transition::Cancelled],
+            vec![Transition::Resumed],
+            vec![Transition::EndReached],
         ];
-        for state in State::ALL {
+        for state in SubscriptionState::ALL {
             let row = rows
                 .iter()
                 .find(|row| row[0] == state.words())
@@ -166,8 +169,8 @@ mod tests {
                     .iter()
                     .filter_map(|happening| state.after(*happening))
                     // Staying is not worth a cell but for a suspended one.
-                    .filter(|to| *to != state || (state == State::Suspended && column > 4))
-                    .map(State::words)
+                    .filter(|to| *to != state || (state == SubscriptionState::Suspended && column > 4))
+                    .map(SubscriptionState::words)
                     .collect();
                 assert_eq!(row[column + 1], moves.join(", or "), "{} {happenings:?}", state.words());
             }

@@ -19,7 +19,7 @@ use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use super::Contract;
 use super::begin::{NewSubscription, subscribe};
-use super::change::{self, Afterwards, Cancelling, End, MAX_REASON_CHARS};
+use super::change::{self, CancellationTime, Cancelling, MAX_REASON_CHARS, ServiceDisposition};
 use super::load::{addons_of, contract, subscription_of};
 use super::write::usage_turn_ms;
 use crate::event;
@@ -105,7 +105,7 @@ pub async fn request(
     .await?;
     let transfer = transfer(&mut *connection, id).await?;
     let facts = json!({ "ticket": ticket });
-    tell_both(connection, &transfer, EventType::TransferRequested, &facts, now_ms).await?;
+    publish_to_both(connection, &transfer, EventType::TransferRequested, &facts, now_ms).await?;
     Ok(id)
 }
 
@@ -133,7 +133,7 @@ pub async fn approve(
     }
     let transfer = transfer(&mut *connection, id).await?;
     let facts = json!({ "ticket": transfer.ticket });
-    tell_both(connection, &transfer, EventType::TransferApproved, &facts, now_ms).await
+    publish_to_both(connection, &transfer, EventType::TransferApproved, &facts, now_ms).await
 }
 
 /// How many moves away from a customer were approved since an instant.
@@ -172,7 +172,7 @@ pub async fn cancel(
     }
     let transfer = transfer(&mut *connection, id).await?;
     let facts = json!({ "ticket": transfer.ticket, "reason": reason });
-    tell_both(connection, &transfer, EventType::TransferCancelled, &facts, now_ms).await
+    publish_to_both(connection, &transfer, EventType::TransferCancelled, &facts, now_ms).await
 }
 
 /// Moves an approved service on the old owner's local day of `now_ms`. The new owner's subscription, if the service had
@@ -214,8 +214,8 @@ pub async fn complete(
         }
         let given_back_from_ms = midnight_ms(local_date(now_ms, &old.time_zone)?, &old.time_zone)?;
         let how = Cancelling {
-            end: End::Now,
-            afterwards: Afterwards::Keep,
+            end: CancellationTime::Now,
+            afterwards: ServiceDisposition::Keep,
             as_of_ms: now_ms,
             is_with_parent: false,
         };
@@ -250,7 +250,7 @@ pub async fn complete(
         inventory::hand_over(connection, transfer.service, recipient.id, owned_from_ms).await?;
     }
     let facts = json!({ "ticket": transfer.ticket });
-    tell_both(connection, &transfer, EventType::TransferCompleted, &facts, now_ms).await?;
+    publish_to_both(connection, &transfer, EventType::TransferCompleted, &facts, now_ms).await?;
     Ok(begun)
 }
 
@@ -275,7 +275,7 @@ fn first_day_ms(now_ms: i64, given_back_from_ms: i64, zone: &TimeZone) -> Result
     Ok(midnight_ms(tomorrow, zone)?)
 }
 
-async fn tell_both(
+async fn publish_to_both(
     connection: &mut AnyConnection,
     transfer: &Transfer,
     event_type: EventType,

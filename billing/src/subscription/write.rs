@@ -8,7 +8,7 @@ use schemas::period::AnchorDay;
 use schemas::window::{WINDOW_MS, WindowStart};
 use sqlx::AnyConnection;
 
-use super::state::{Happening, State};
+use super::state::{SubscriptionState, Transition};
 use super::{Contract, Phase, Subscription};
 use crate::BillingError;
 use crate::catalog::Price;
@@ -77,7 +77,7 @@ pub(super) async fn end_phase(
 pub(super) async fn transition(
     connection: &mut AnyConnection,
     subscription: &Subscription,
-    happening: Happening,
+    happening: Transition,
     reason: &str,
     actor: &str,
     now_ms: i64,
@@ -112,8 +112,8 @@ pub(super) async fn transition(
 pub(super) async fn record_state(
     connection: &mut AnyConnection,
     id: SubscriptionId,
-    from: Option<State>,
-    to: State,
+    from: Option<SubscriptionState>,
+    to: SubscriptionState,
     reason: &str,
     actor: &str,
     now_ms: i64,
@@ -125,7 +125,7 @@ pub(super) async fn record_state(
     )
     .bind(event)
     .bind(id.0)
-    .bind(from.map_or("", State::name))
+    .bind(from.map_or("", SubscriptionState::name))
     .bind(to.name())
     .bind(reason)
     .bind(actor)

@@ -71,10 +71,10 @@ pub struct MissingRate {
 
 /// Whether a customer's VAT number is a reason to charge no tax.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum VatStanding {
+pub enum VatNumberStatus {
     /// It is: confirmed, accepted by a person, or nobody is asked.
     #[default]
-    Taken,
+    Accepted,
     /// Nobody has answered yet whether it was given out.
     Unconfirmed,
     /// It was not given out.
@@ -85,7 +85,7 @@ pub enum VatStanding {
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = HoldReason)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Unsettled {
+pub enum HoldReason {
     Rate(MissingRate),
     /// The number would make it reverse charged, and nobody has confirmed it.
     VatNumber {
@@ -95,12 +95,12 @@ pub enum Unsettled {
     Issuer,
 }
 
-impl std::fmt::Display for Unsettled {
+impl std::fmt::Display for HoldReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unsettled::Rate(missing) => missing.fmt(f),
-            Unsettled::VatNumber { number } => write!(f, "the VAT number {number} is not confirmed yet"),
-            Unsettled::Issuer => f.write_str("the company that issues invoices has no name and address yet"),
+            HoldReason::Rate(missing) => missing.fmt(f),
+            HoldReason::VatNumber { number } => write!(f, "the VAT number {number} is not confirmed yet"),
+            HoldReason::Issuer => f.write_str("the company that issues invoices has no name and address yet"),
         }
     }
 }
@@ -133,14 +133,14 @@ impl std::fmt::Display for MissingRate {
 /// United Kingdom here; Monaco counts as France (article 7 of the directive).
 ///
 /// # Errors
-/// [`Unsettled`] where a rate should be known and is not, or a VAT number decides and is not confirmed.
+/// [`HoldReason`] where a rate should be known and is not, or a VAT number decides and is not confirmed.
 pub fn rules(
     seller: &EntityProfile,
     customer: &Customer,
-    vat: VatStanding,
+    vat: VatNumberStatus,
     rates: &[TaxRate],
     at_ms: i64,
-) -> Result<Vec<TaxRule>, Unsettled> {
+) -> Result<Vec<TaxRule>, HoldReason> {
     let profile = &customer.billing;
     if !profile.tax_exempt_reason.is_empty() {
         let exempt = TaxRule::untaxed("Exempt from tax", TaxCategory::Exempt, &profile.tax_exempt_reason);
@@ -156,10 +156,10 @@ pub fn rules(
         (seller_state, buyer_state, vat_number::state_of(&profile.vat_id))
         && seller_state != buyer_state
         && seller_state != number_state
-        && vat != VatStanding::Refused
+        && vat != VatNumberStatus::Refused
     {
-        if vat == VatStanding::Unconfirmed {
-            return Err(Unsettled::VatNumber {
+        if vat == VatNumberStatus::Unconfirmed {
+            return Err(HoldReason::VatNumber {
                 number: profile.vat_id.clone(),
             });
         }
@@ -182,7 +182,7 @@ pub fn rules(
             .collect());
     }
     let missing = || {
-        Unsettled::Rate(MissingRate {
+        HoldReason::Rate(MissingRate {
             country: place.to_owned(),
             region: profile.region.clone(),
             at_ms,

@@ -81,7 +81,7 @@ fn known_rates() -> Vec<TaxRate> {
     ]
 }
 
-fn told(rules: &Result<Vec<TaxRule>, Unsettled>) -> Vec<String> {
+fn told(rules: &Result<Vec<TaxRule>, HoldReason>) -> Vec<String> {
     let rules = match rules {
         Ok(rules) => rules,
         Err(missing) => return vec![missing.to_string()],
@@ -108,7 +108,7 @@ fn the_rate_is_that_of_its_day() {
         let rules = rules(
             &seller("DE"),
             &customer("DE", "", "DE123456789"),
-            VatStanding::Taken,
+            VatNumberStatus::Accepted,
             &known_rates(),
             ms(at),
         );
@@ -180,7 +180,7 @@ fn the_first_rule_that_applies_decides() {
         let rules = rules(
             &seller(from),
             &customer(country, region, vat_id),
-            VatStanding::Taken,
+            VatNumberStatus::Accepted,
             &known_rates(),
             now_ms,
         );
@@ -197,21 +197,21 @@ fn the_first_rule_that_applies_decides() {
 #[test]
 fn only_a_number_that_is_taken_makes_it_reverse_charged() {
     let now_ms = ms("2026-01-15T12:00:00Z");
-    let of = |vat_id: &str, vat: VatStanding| {
+    let of = |vat_id: &str, vat: VatNumberStatus| {
         let rules = rules(&seller("DE"), &customer("FR", "", vat_id), vat, &known_rates(), now_ms);
         told(&rules)
     };
     for (vat_id, vat, expected) in [
-        ("FR40303265045", VatStanding::Taken, "AE Reverse charge"),
-        ("FR40303265045", VatStanding::Refused, "S TVA 20 %"),
+        ("FR40303265045", VatNumberStatus::Accepted, "AE Reverse charge"),
+        ("FR40303265045", VatNumberStatus::Refused, "S TVA 20 %"),
         (
             "FR40303265045",
-            VatStanding::Unconfirmed,
+            VatNumberStatus::Unconfirmed,
             "the VAT number FR40303265045 is not confirmed yet",
         ),
         // A number that decides nothing need not be confirmed.
-        ("DE136695976", VatStanding::Unconfirmed, "S TVA 20 %"),
-        ("", VatStanding::Unconfirmed, "S TVA 20 %"),
+        ("DE136695976", VatNumberStatus::Unconfirmed, "S TVA 20 %"),
+        ("", VatNumberStatus::Unconfirmed, "S TVA 20 %"),
     ] {
         assert_eq!(of(vat_id, vat), [expected], "{vat_id} {vat:?}");
     }
@@ -222,10 +222,22 @@ fn an_exemption_goes_before_an_agreed_rate_and_that_before_the_rules() {
     let now_ms = ms("2026-01-15T12:00:00Z");
     let mut customer = customer("FR", "", "FR12345678901");
     customer.tax_rate = percent("8.875");
-    let agreed = rules(&seller("DE"), &customer, VatStanding::Taken, &known_rates(), now_ms);
+    let agreed = rules(
+        &seller("DE"),
+        &customer,
+        VatNumberStatus::Accepted,
+        &known_rates(),
+        now_ms,
+    );
     assert_eq!(told(&agreed), ["S VAT 8.875 %"]);
     customer.billing.tax_exempt_reason = "Article 151 of Directive 2006/112/EC".to_owned();
-    let exempt = rules(&seller("DE"), &customer, VatStanding::Taken, &known_rates(), now_ms);
+    let exempt = rules(
+        &seller("DE"),
+        &customer,
+        VatNumberStatus::Accepted,
+        &known_rates(),
+        now_ms,
+    );
     assert_eq!(told(&exempt), ["E Exempt from tax"]);
     assert_eq!(exempt.unwrap()[0].note, "Article 151 of Directive 2006/112/EC");
 }
@@ -459,7 +471,7 @@ async fn a_tax_has_one_rate_at_a_time() {
         let found = rules(
             &seller("DE"),
             &customer("DE", "", ""),
-            VatStanding::Taken,
+            VatNumberStatus::Accepted,
             &stored,
             ms(at),
         );

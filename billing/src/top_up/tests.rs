@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::charger::script::{Answer, Script, save_method};
+use crate::charger::script::{Reply, Script, save_method};
 use crate::ledger;
 use crate::testing::{World, ms};
 
@@ -18,7 +18,7 @@ fn usd(minor: i64) -> Money {
 
 impl Wallet {
     /// Topped up by 50.00 below 10.00.
-    async fn new(answers: &[Answer], otherwise: Answer) -> Wallet {
+    async fn new(answers: &[Reply], otherwise: Reply) -> Wallet {
         let world = World::new().await;
         let customer = world.customer("USD", "UTC", "0").await;
         let wallet = Wallet {
@@ -43,7 +43,7 @@ impl Wallet {
         Ok(self.settings().await)
     }
 
-    async fn check(&self, now_ms: i64) -> Checked {
+    async fn check(&self, now_ms: i64) -> TopUpCheck {
         let checked = check(&self.world.database, &self.script, self.customer, now_ms)
             .await
             .unwrap();
@@ -53,11 +53,11 @@ impl Wallet {
     }
 
     /// Credit that the customer buys, as the engine charges it.
-    async fn buys(&self, minor: i64, now_ms: i64) -> Charge {
+    async fn buys(&self, minor: i64, now_ms: i64) -> ChargeResult {
         let method = charger::default_method(self.world.database.pool(), self.customer)
             .await
             .unwrap();
-        let order = Order {
+        let order = ChargeOrder {
             customer: self.customer,
             method: method.unwrap(),
             purpose: Purpose::TopUp(usd(minor)),
@@ -118,11 +118,11 @@ impl Wallet {
 
 #[tokio::test]
 async fn credit_below_the_threshold_is_topped_up_and_no_more() {
-    let wallet = Wallet::new(&[], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[], Reply::Succeeds).await;
     let mut now_ms = ms(START);
     assert!(matches!(
         wallet.check(now_ms).await,
-        Checked::Charged(Charge::Succeeded(_))
+        TopUpCheck::Charged(ChargeResult::Succeeded(_))
     ));
     assert_eq!(wallet.balance().await, 5000);
     // At the threshold is enough; one cent below is not.
@@ -130,7 +130,7 @@ async fn credit_below_the_threshold_is_topped_up_and_no_more() {
         now_ms += HOUR_MS;
         wallet.use_up(used, now_ms).await;
         wallet.check(now_ms).await;
-        assert_eq!(wallet.check(now_ms + 1).await, Checked::Enough);
+        assert_eq!(wallet.check(now_ms + 1).await, TopUpCheck::Enough);
         assert_eq!(wallet.balance().await, balance);
     }
     assert_eq!(wallet.script.count(), 2);
@@ -149,12 +149,12 @@ async fn credit_below_the_threshold_is_topped_up_and_no_more() {
 
 #[tokio::test]
 async fn declines_are_left_in_peace_longer_and_longer_and_then_for_good() {
-    let wallet = Wallet::new(&[], Answer::Declines).await;
+    let wallet = Wallet::new(&[], Reply::Declines).await;
     let start_ms = ms(START);
     let mut charged_at = Vec::new();
     for minute in (0..4 * 24 * 60).step_by(10) {
         let now_ms = start_ms + minute * 60_000;
-        if matches!(wallet.check(now_ms).await, Checked::Charged(_)) {
+        if matches!(wallet.check(now_ms).await, TopUpCheck::Charged(_)) {
             charged_at.push(minute);
         }
     }
@@ -183,18 +183,14 @@ async fn declines_are_left_in_peace_longer_and_longer_and_then_for_good() {
 
 #[tokio::test]
 async fn a_success_forgets_declines_and_so_does_setting_it_again() {
-    let wallet = Wallet::new(
-        &[Answer::Declines, Answer::Declines, Answer::Succeeds],
-        Answer::Declines,
-    )
-    .await;
+    let wallet = Wallet::new(&[Reply::Declines, Reply::Declines, Reply::Succeeds], Reply::Declines).await;
     let start_ms = ms(START);
     wallet.check(start_ms).await;
     wallet.check(start_ms + HOUR_MS).await;
     assert_eq!(wallet.settings().await.declines, 2);
     assert_eq!(
         wallet.check(start_ms + 7 * HOUR_MS - 1).await,
-        Checked::Waits {
+        TopUpCheck::Waits {
             until_ms: start_ms + 7 * HOUR_MS
         }
     );
@@ -207,12 +203,12 @@ async fn a_success_forgets_declines_and_so_does_setting_it_again() {
         wallet.check(now_ms).await;
         now_ms += HOUR_MS;
     }
-    assert_eq!(wallet.check(now_ms).await, Checked::Disabled);
+    assert_eq!(wallet.check(now_ms).await, TopUpCheck::Disabled);
     let set = wallet.set(2500, 10_000, now_ms).await.unwrap();
     assert_eq!((set.is_enabled, set.declines), (true, 0));
     let charged = wallet.check(now_ms + CLAIM_MS).await;
     assert!(
-        matches!(charged, Checked::Charged(Charge::Declined { .. })),
+        matches!(charged, TopUpCheck::Charged(ChargeResult::Declined { .. })),
         "{charged:?}"
     );
     assert_eq!(wallet.settings().await.declines, 1);
@@ -220,7 +216,7 @@ async fn a_success_forgets_declines_and_so_does_setting_it_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_top_up_is_under_way_and_workers_at_once_ask_for_one() {
-    let wallet = Wallet::new(&[], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[], Reply::Succeeds).await;
     let now_ms = ms(START);
     let looks = (0..8).map(|_| check(&wallet.world.database, &wallet.script, wallet.customer, now_ms));
     for checked in futures::future::join_all(looks).await {
@@ -229,7 +225,7 @@ async fn one_top_up_is_under_way_and_workers_at_once_ask_for_one() {
     assert_eq!((wallet.script.count(), wallet.balance().await), (1, 5000));
 
     // Declines are no reason to ask twice either.
-    let wallet = Wallet::new(&[], Answer::Declines).await;
+    let wallet = Wallet::new(&[], Reply::Declines).await;
     let looks = (0..8).map(|_| check(&wallet.world.database, &wallet.script, wallet.customer, now_ms));
     for checked in futures::future::join_all(looks).await {
         checked.unwrap();
@@ -239,55 +235,55 @@ async fn one_top_up_is_under_way_and_workers_at_once_ask_for_one() {
 
 #[tokio::test]
 async fn what_is_under_way_is_waited_for_however_long() {
-    let wallet = Wallet::new(&[Answer::Waits], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[Reply::Waits], Reply::Succeeds).await;
     let start_ms = ms(START);
-    let Checked::Charged(Charge::UnderWay(payment)) = wallet.check(start_ms).await else {
+    let TopUpCheck::Charged(ChargeResult::UnderWay(payment)) = wallet.check(start_ms).await else {
         panic!("not under way");
     };
     for hour in 1..100 {
         assert_eq!(
             wallet.check(start_ms + hour * HOUR_MS).await,
-            Checked::UnderWay(payment)
+            TopUpCheck::UnderWay(payment)
         );
     }
     // Bought credit is not charged beside it.
     let bought = wallet.buys(5000, start_ms).await;
-    assert_eq!(bought, Charge::UnderWay(payment));
+    assert_eq!(bought, ChargeResult::UnderWay(payment));
     // Days later it turns out to be declined: counted from then.
     let declined_ms = start_ms + 100 * HOUR_MS;
-    wallet.script.finish(payment, Answer::Declines, declined_ms).await;
+    wallet.script.finish(payment, Reply::Declines, declined_ms).await;
     let until_ms = declined_ms + HOUR_MS;
-    assert_eq!(wallet.check(declined_ms + 1).await, Checked::Waits { until_ms });
+    assert_eq!(wallet.check(declined_ms + 1).await, TopUpCheck::Waits { until_ms });
     assert!(matches!(
         wallet.check(until_ms).await,
-        Checked::Charged(Charge::Succeeded(_))
+        TopUpCheck::Charged(ChargeResult::Succeeded(_))
     ));
     assert_eq!((wallet.script.count(), wallet.settings().await.declines), (2, 0));
 }
 
 #[tokio::test]
 async fn a_process_that_died_at_the_charge_is_made_good_later() {
-    let wallet = Wallet::new(&[Answer::Breaks], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[Reply::Breaks], Reply::Succeeds).await;
     let start_ms = ms(START);
     let broken = check(&wallet.world.database, &wallet.script, wallet.customer, start_ms).await;
     assert!(matches!(broken, Err(TopUpError::Charge(_))));
-    let Checked::UnderWay(payment) = wallet.check(start_ms + 1).await else {
+    let TopUpCheck::UnderWay(payment) = wallet.check(start_ms + 1).await else {
         panic!("nobody knows");
     };
-    wallet.script.finish(payment, Answer::NotSent, start_ms + 60_000).await;
+    wallet.script.finish(payment, Reply::NotSent, start_ms + 60_000).await;
     // Nothing was sent: nobody's decline, and tried again when the claim has run out.
     let until_ms = start_ms + CLAIM_MS;
-    assert_eq!(wallet.check(start_ms + 60_001).await, Checked::Waits { until_ms });
+    assert_eq!(wallet.check(start_ms + 60_001).await, TopUpCheck::Waits { until_ms });
     assert!(matches!(
         wallet.check(until_ms).await,
-        Checked::Charged(Charge::Succeeded(_))
+        TopUpCheck::Charged(ChargeResult::Succeeded(_))
     ));
     assert_eq!(wallet.settings().await.declines, 0);
 }
 
 #[tokio::test]
 async fn low_credit_that_nothing_tops_up_is_said_once_until_it_was_enough() {
-    let wallet = Wallet::new(&[], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[], Reply::Succeeds).await;
     let mut transaction = wallet.world.database.begin_write().await.unwrap();
     let _ = disable(&mut transaction, wallet.customer, ms(START)).await.unwrap();
     transaction.commit().await.unwrap();
@@ -295,7 +291,7 @@ async fn low_credit_that_nothing_tops_up_is_said_once_until_it_was_enough() {
     for round in 1..=3 {
         for _ in 0..3 {
             now_ms += HOUR_MS;
-            assert_eq!(wallet.check(now_ms).await, Checked::Disabled);
+            assert_eq!(wallet.check(now_ms).await, TopUpCheck::Disabled);
         }
         let low = wallet.events("credit.low").await;
         assert_eq!(low.len(), round);
@@ -315,7 +311,7 @@ async fn low_credit_that_nothing_tops_up_is_said_once_until_it_was_enough() {
         .await
         .unwrap();
         transaction.commit().await.unwrap();
-        assert_eq!(wallet.check(now_ms).await, Checked::Enough);
+        assert_eq!(wallet.check(now_ms).await, TopUpCheck::Enough);
         wallet.use_up(1000, now_ms).await;
     }
     assert_eq!(wallet.script.count(), 0);
@@ -325,12 +321,12 @@ async fn low_credit_that_nothing_tops_up_is_said_once_until_it_was_enough() {
         .await
         .unwrap();
     wallet.set(1000, 5000, now_ms).await.unwrap();
-    assert_eq!(wallet.check(now_ms + CLAIM_MS).await, Checked::NoMethod);
+    assert_eq!(wallet.check(now_ms + CLAIM_MS).await, TopUpCheck::NoMethod);
 }
 
 #[tokio::test]
 async fn terms_are_checked_and_recorded() {
-    let wallet = Wallet::new(&[], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[], Reply::Succeeds).await;
     let now_ms = ms(START);
     for (threshold, amount) in [
         (99, 5000),
@@ -370,7 +366,7 @@ async fn terms_are_checked_and_recorded() {
     transaction.commit().await.unwrap();
     assert_eq!(wallet.balance().await, 700);
     let bought = wallet.buys(2000, now_ms).await;
-    assert!(matches!(bought, Charge::Succeeded(_)));
+    assert!(matches!(bought, ChargeResult::Succeeded(_)));
     assert_eq!(wallet.balance().await, 2700);
     assert_eq!(wallet.settings().await.declines, 0);
     let nobody = disable(
@@ -384,7 +380,7 @@ async fn terms_are_checked_and_recorded() {
 
 #[tokio::test]
 async fn all_customers_are_looked_at() {
-    let wallet = Wallet::new(&[], Answer::Succeeds).await;
+    let wallet = Wallet::new(&[], Reply::Succeeds).await;
     let poor = wallet.world.customer("USD", "UTC", "0").await;
     let mut transaction = wallet.world.database.begin_write().await.unwrap();
     let _ = set(&mut transaction, poor, usd(1000), usd(5000), 0).await.unwrap();
@@ -408,11 +404,11 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let answers: Vec<Answer> = answers
+            let answers: Vec<Reply> = answers
                 .iter()
-                .map(|answer| [Answer::Declines, Answer::Succeeds, Answer::Waits, Answer::NotSent][usize::from(*answer)])
+                .map(|answer| [Reply::Declines, Reply::Succeeds, Reply::Waits, Reply::NotSent][usize::from(*answer)])
                 .collect();
-            let wallet = Wallet::new(&answers, Answer::Declines).await;
+            let wallet = Wallet::new(&answers, Reply::Declines).await;
             let (mut now_ms, mut used) = (ms(START), 0);
             for (minutes, uses) in looks {
                 now_ms += minutes * 60_000;
@@ -420,10 +416,10 @@ proptest! {
                     wallet.use_up(uses, now_ms).await;
                     used += uses;
                 }
-                if let Checked::UnderWay(payment) = wallet.check(now_ms).await
+                if let TopUpCheck::UnderWay(payment) = wallet.check(now_ms).await
                     && minutes % 2 == 0
                 {
-                    wallet.script.finish(payment, Answer::Succeeds, now_ms).await;
+                    wallet.script.finish(payment, Reply::Succeeds, now_ms).await;
                 }
                 let row = sqlx::query(
                     "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payments WHERE state = 'succeeded'",

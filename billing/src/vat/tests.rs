@@ -94,7 +94,7 @@ async fn a_valid_number_is_kept_with_its_evidence_and_reverse_charged() {
         id: 1,
         customer,
         vat_id: NUMBER.to_owned(),
-        answer: Finding::Valid,
+        answer: VatCheckResult::Valid,
         consultation: "WAPIAAAAZLlHNzZU".to_owned(),
         requester: "DE136695976".to_owned(),
         name: "SA SODIMAS".to_owned(),
@@ -144,7 +144,7 @@ async fn without_an_answer_it_is_asked_again_and_a_person_may_accept_the_number(
     assert_eq!(checks.len(), 2);
     assert_eq!(
         (checks[0].answer, checks[0].detail.as_str()),
-        (Finding::Unavailable, "the register answered MS_UNAVAILABLE")
+        (VatCheckResult::Unavailable, "the register answered MS_UNAVAILABLE")
     );
     assert_eq!(
         closed(&world, customer, now_ms).await,
@@ -157,7 +157,10 @@ async fn without_an_answer_it_is_asked_again_and_a_person_may_accept_the_number(
         .await
         .unwrap();
     transaction.commit().await.unwrap();
-    assert_eq!((accepted.answer, accepted.source.as_str()), (Finding::Accepted, "fin"));
+    assert_eq!(
+        (accepted.answer, accepted.source.as_str()),
+        (VatCheckResult::Accepted, "fin")
+    );
     assert_eq!(closed(&world, customer, now_ms + 1).await, ["Reverse charge"]);
     // It is asked for again when the answer is old, and only then.
     assert_eq!(due(pool, now_ms + RECHECK_MS).await.unwrap(), []);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Answer, Question, RegisterError, VatRegister};
+use super::{RegisterError, VatQuery, VatRegister, VatResponse};
 
 /// Where the Commission answers.
 pub const BASE_URL: &str = "https://ec.europa.eu/taxation_customs/vies/rest-api";
@@ -48,7 +48,7 @@ impl Vies {
 
 #[async_trait]
 impl VatRegister for Vies {
-    async fn ask(&self, question: &Question) -> Result<Answer, RegisterError> {
+    async fn ask(&self, question: &VatQuery) -> Result<VatResponse, RegisterError> {
         let (state, number) = parts(&question.number);
         let mut asked = json!({ "countryCode": state, "vatNumber": number });
         if !question.requester.is_empty() {
@@ -77,7 +77,7 @@ impl VatRegister for Vies {
         let said: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         match said["errorWrappers"][0]["error"].as_str() {
             // The number's form, which we know to be right: their register has no such number.
-            Some("INVALID_INPUT") => return Ok(Answer::default()),
+            Some("INVALID_INPUT") => return Ok(VatResponse::default()),
             Some(error) => return Err(RegisterError::Unavailable(error.to_owned())),
             None => {}
         }
@@ -93,7 +93,7 @@ impl VatRegister for Vies {
             None | Some("---") => String::new(),
             Some(text) => text.to_owned(),
         };
-        Ok(Answer {
+        Ok(VatResponse {
             valid,
             consultation: text("requestIdentifier"),
             name: text("name"),

@@ -61,6 +61,6 @@ pub struct Decoded {
     pub flows: FlowColumns,
     pub counters: Vec<InterfaceCounters>,
     /// What options data said of interfaces, in the order it came.
-    pub interfaces: Vec<netflow::ToldInterface>,
+    pub interfaces: Vec<netflow::AnnouncedInterface>,
     pub counts: Counts,
 }

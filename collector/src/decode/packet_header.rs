@@ -19,7 +19,7 @@ mod tunnel;
 use schemas::address::Address;
 use schemas::metering::TunnelMode;
 
-use self::tunnel::Inside;
+use self::tunnel::TunnelPayload;
 
 /// More tags or labels than this are taken for damage.
 const VLAN_TAGS_MAX: usize = 4;
@@ -111,7 +111,7 @@ struct Frame {
 
 impl Frame {
     /// The packet that travels inside `outer`; `outer` itself where it is of no use.
-    fn open(self, outer: Packet, inside: Result<Inside<'_>, HeaderError>) -> Packet {
+    fn open(self, outer: Packet, inside: Result<TunnelPayload<'_>, HeaderError>) -> Packet {
         match inside.and_then(|inside| self.read(inside)) {
             Ok(inner) => Packet {
                 vlan: outer.vlan,
@@ -125,16 +125,16 @@ impl Frame {
         }
     }
 
-    fn read(self, inside: Inside<'_>) -> Result<Packet, HeaderError> {
+    fn read(self, inside: TunnelPayload<'_>) -> Result<Packet, HeaderError> {
         let frame = Frame {
             tunnels_left: self.tunnels_left - 1,
             ..self
         };
         let inner = match inside {
-            Inside::Ip(bytes) => ip(frame, bytes, 0),
-            Inside::Ethernet(bytes) => ethernet(frame, bytes),
-            Inside::Mpls(bytes) => mpls(frame, bytes, 0),
-            Inside::Ppp(bytes) => ppp(frame, bytes, 0),
+            TunnelPayload::Ip(bytes) => ip(frame, bytes, 0),
+            TunnelPayload::Ethernet(bytes) => ethernet(frame, bytes),
+            TunnelPayload::Mpls(bytes) => mpls(frame, bytes, 0),
+            TunnelPayload::Ppp(bytes) => ppp(frame, bytes, 0),
         }?;
         Ok(Packet {
             is_inner: true,
@@ -214,7 +214,7 @@ fn mpls(frame: Frame, mut bytes: &[u8], vlan: u16) -> Result<Packet, HeaderError
             return match bytes.first().map(|first| first >> 4) {
                 Some(4 | 6) => ip(frame, bytes, vlan),
                 Some(_) if frame.tunnels_left > 0 => {
-                    let inner = frame.read(Inside::Ethernet(tunnel::pseudowire(bytes)?))?;
+                    let inner = frame.read(TunnelPayload::Ethernet(tunnel::pseudowire(bytes)?))?;
                     Ok(Packet { vlan, ..inner })
                 }
                 Some(_) => Err(HeaderError::NotIp),

@@ -28,7 +28,7 @@ use crate::decode::Datagram;
 use crate::pipeline::stage::Stage;
 use crate::sink::{Prepared, StoreError, Tables, file_path};
 use crate::status::{self, CollectorStatus};
-use writer::{Done, FileWriter, Message};
+use writer::{CommitTotals, FileWriter, Message};
 
 /// Flows per file; a new UTC day starts a new file too.
 pub const FILE_ROWS_MAX: u64 = 1_000_000;
@@ -96,7 +96,7 @@ pub struct Importer {
     counts: Counts,
     flows: u64,
     messages: Option<Sender<Message>>,
-    thread: Option<JoinHandle<Result<Done, StoreError>>>,
+    thread: Option<JoinHandle<Result<CommitTotals, StoreError>>>,
 }
 
 impl Importer {
@@ -215,7 +215,7 @@ impl Importer {
         self.join().and(Err(ImportError::Panicked))
     }
 
-    fn join(&mut self) -> Result<Done, ImportError> {
+    fn join(&mut self) -> Result<CommitTotals, ImportError> {
         self.messages = None;
         let thread = self.thread.take().ok_or(ImportError::Panicked)?;
         Ok(thread.join().map_err(|_| ImportError::Panicked)??)

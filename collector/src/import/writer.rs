@@ -21,7 +21,7 @@ pub(super) enum Message {
 
 /// What was committed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Done {
+pub(super) struct CommitTotals {
     pub(super) units: u64,
     pub(super) units_known: u64,
     pub(super) files: u64,
@@ -32,7 +32,7 @@ pub(super) struct Done {
 pub(super) struct FileWriter {
     tables: Tables,
     queue: Receiver<Message>,
-    done: Done,
+    done: CommitTotals,
 }
 
 impl FileWriter {
@@ -40,12 +40,12 @@ impl FileWriter {
         FileWriter {
             tables,
             queue,
-            done: Done::default(),
+            done: CommitTotals::default(),
         }
     }
 
     /// Runs until the importer hangs up. A unit that was not finished is not committed.
-    pub(super) fn run(mut self) -> Result<Done, StoreError> {
+    pub(super) fn run(mut self) -> Result<CommitTotals, StoreError> {
         while let Ok(message) = self.queue.recv() {
             match message {
                 Message::File { path, token, first } => self.file(&path, &token, first)?,

@@ -57,7 +57,7 @@ impl Checkpoint {
             Err(error) => error.to_string(),
         };
         // Read a second time, for the version alone: what is newer need not look like what this program knows.
-        if let Ok(Said { version }) = read(&text) {
+        if let Ok(CheckpointVersion { version }) = read(&text) {
             refuse_newer(KIND, &path, version, VERSION)?;
         }
         let aside = path.with_extension("unreadable");
@@ -101,7 +101,7 @@ impl<D: Serialize> Checkpoint<D> {
 
 /// What a checkpoint of any version says.
 #[derive(Deserialize)]
-struct Said {
+struct CheckpointVersion {
     version: u32,
 }
 
@@ -117,7 +117,7 @@ pub(super) fn found_format(data_dir: &Path) -> std::io::Result<Option<FoundForma
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let said = read::<Said>(&text).ok();
+    let said = read::<CheckpointVersion>(&text).ok();
     Ok(said.map(|said| FoundFormat {
         kind: KIND,
         path,

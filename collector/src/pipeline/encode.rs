@@ -32,7 +32,7 @@ pub(crate) struct EncodedFlows {
 }
 
 #[derive(Debug)]
-struct Done {
+struct EncodedBatch {
     number: u64,
     encoded: EncodedFlows,
     /// Emptied, with its room.
@@ -44,7 +44,7 @@ struct Done {
 pub(crate) struct EncodePool {
     /// `None` while being dropped.
     jobs: Option<Sender<Job>>,
-    done: Receiver<Done>,
+    done: Receiver<EncodedBatch>,
     threads: Vec<JoinHandle<()>>,
     spare: Vec<FlowColumns>,
     next: u64,
@@ -99,7 +99,7 @@ impl EncodePool {
         jobs.send(job).expect("encoding threads live as long as the pool");
     }
 
-    fn keep(&mut self, done: Done) {
+    fn keep(&mut self, done: EncodedBatch) {
         self.waiting.insert(done.number, done.encoded);
         self.spare.push(done.flows);
     }
@@ -137,7 +137,7 @@ impl Drop for EncodePool {
     }
 }
 
-fn run(queue: &Receiver<Job>, finished: &Sender<Done>) {
+fn run(queue: &Receiver<Job>, finished: &Sender<EncodedBatch>) {
     let mut encoder = Encoder::new(&FLOWS).expect("an encoder takes a few megabytes");
     while let Ok(Job {
         number,
@@ -154,7 +154,7 @@ fn run(queue: &Receiver<Job>, finished: &Sender<Done>) {
                 .expect("the columns are those of the table"),
         };
         flows.clear();
-        let done = Done { number, encoded, flows };
+        let done = EncodedBatch { number, encoded, flows };
         if finished.send(done).is_err() {
             return;
         }

@@ -90,7 +90,7 @@ impl JournalThread {
         let sync_interval = Duration::from_millis(self.shared.config.fsync_interval_ms);
         loop {
             if let Some(full) = self.full() {
-                match self.write_what_is_due(sync_interval) {
+                match self.write_due_blocks(sync_interval) {
                     Ok(()) => self.pause(full, None),
                     Err(error) => self.pause("journal cannot be written, datagrams are dropped", Some(&error)),
                 }
@@ -158,7 +158,7 @@ impl JournalThread {
     /// Brings the current segment as far as it is due: written, synced, closed. Tries until that succeeds, or the
     /// collector stops.
     fn write_until_done(&mut self, sync_interval: Duration) {
-        while let Err(error) = self.write_what_is_due(sync_interval) {
+        while let Err(error) = self.write_due_blocks(sync_interval) {
             self.pause("journal cannot be written, datagrams will be dropped", Some(&error));
             if self.shared.stopping.load(Ordering::Acquire) {
                 return;
@@ -171,7 +171,7 @@ impl JournalThread {
         }
     }
 
-    fn write_what_is_due(&mut self, sync_interval: Duration) -> Result<(), JournalError> {
+    fn write_due_blocks(&mut self, sync_interval: Duration) -> Result<(), JournalError> {
         let Some(current) = &mut self.current else {
             return Ok(());
         };

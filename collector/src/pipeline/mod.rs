@@ -14,8 +14,8 @@
 
 mod checkpoint;
 mod encode;
-mod house;
 mod journal_thread;
+mod maintenance;
 pub(crate) mod stage;
 mod worker;
 
@@ -35,15 +35,15 @@ use schemas::metering::MeteringConfig;
 use tables::table::Storage;
 
 use crate::config::{CollectorConfig, ConfigError};
-use crate::decode::netflow::ToldInterface;
+use crate::decode::netflow::AnnouncedInterface;
 use crate::journal::{Journal, JournalError};
 use crate::receive::{self, ListenKind, Listening, QueueLevel, ReceiveLoop, SocketOptions, SocketStats};
 use crate::sink::{StoreError, Tables};
 use crate::status::SocketStatus;
 
-use house::House;
-pub use house::VACUUM_GRACE;
 use journal_thread::JournalThread;
+use maintenance::Maintenance;
+pub use maintenance::VACUUM_GRACE;
 use worker::Worker;
 
 /// Why the collector could not start or stop cleanly.
@@ -107,7 +107,7 @@ pub struct LiveCounts {
     pub store_stalled: bool,
     /// Every thread is alive.
     pub running: bool,
-    /// The threads that have ended, by name: `receive-0`, `journal`, `house`, `worker`.
+    /// The threads that have ended, by name: `receive-0`, `journal`, `maintenance`, `worker`.
     pub ended_threads: Vec<String>,
     /// Since everything that was due was last written and synced.
     pub since_synced: Duration,
@@ -170,24 +170,24 @@ pub(crate) struct Shared {
     pub(crate) backlog_bytes: AtomicU64,
     pub(crate) journal_stalled: AtomicBool,
     pub(crate) store_stalled: AtomicBool,
-    pub(crate) synced: Beat,
-    pub(crate) stored: Beat,
+    pub(crate) synced: Heartbeat,
+    pub(crate) stored: Heartbeat,
     /// A configuration that takes effect with the next segment.
     pub(crate) new_metering: Mutex<Option<(MeteringConfig, Arc<Assignments>)>>,
     /// What exporters said of their interfaces in options data, until it is asked for.
-    pub(crate) interfaces: Mutex<Vec<ToldInterface>>,
+    pub(crate) interfaces: Mutex<Vec<AnnouncedInterface>>,
 }
 
 /// When something last went well, by a clock that never goes back.
 #[derive(Debug)]
-pub(crate) struct Beat {
+pub(crate) struct Heartbeat {
     started: Instant,
     last_ms: AtomicU64,
 }
 
-impl Beat {
-    pub(crate) fn new() -> Beat {
-        Beat {
+impl Heartbeat {
+    pub(crate) fn new() -> Heartbeat {
+        Heartbeat {
             started: Instant::now(),
             last_ms: AtomicU64::new(0),
         }
@@ -301,8 +301,8 @@ impl Collector {
             backlog_bytes: AtomicU64::new(recovered.backlog_bytes),
             journal_stalled: AtomicBool::new(false),
             store_stalled: AtomicBool::new(false),
-            synced: Beat::new(),
-            stored: Beat::new(),
+            synced: Heartbeat::new(),
+            stored: Heartbeat::new(),
             new_metering: Mutex::new(None),
             interfaces: Mutex::new(Vec::new()),
         });
@@ -325,8 +325,8 @@ impl Collector {
         drop(batches);
         let journal_thread = JournalThread::new(shared.clone(), queue, closed_sender, recovered.next_new_segment);
         collector.spawn("journal".to_owned(), move || journal_thread.run())?;
-        let house = House::new(shared.clone());
-        collector.spawn("house".to_owned(), move || house.run())?;
+        let maintenance = Maintenance::new(shared.clone());
+        collector.spawn("maintenance".to_owned(), move || maintenance.run())?;
         let worker = Worker::new(shared, recovered.stage);
         collector.spawn("worker".to_owned(), move || worker.run(&closed))?;
         Ok(collector)
@@ -355,7 +355,7 @@ impl Collector {
     }
 
     /// What exporters said of their interfaces in options data since this was last asked.
-    pub fn take_interfaces(&self) -> Vec<ToldInterface> {
+    pub fn take_interfaces(&self) -> Vec<AnnouncedInterface> {
         let mut waiting = self.shared.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *waiting)
     }

@@ -13,9 +13,9 @@ use tables::table::{ROW_GROUP_ROWS, RowGroup};
 use super::encode::{EncodePool, EncodedFlows};
 use crate::counts::{CountKey, Counter};
 use crate::decode::dispatch::{DecoderCheckpoint, Dispatcher};
-use crate::decode::netflow::ToldInterface;
+use crate::decode::netflow::AnnouncedInterface;
 use crate::decode::{Datagram, Decoded};
-use crate::sink::{Gathered, TimeSpan};
+use crate::sink::{GatheredRows, TimeSpan};
 use crate::status::{ExporterStatus, Tracker};
 
 /// Decoder state, attribution and status, fed datagram by datagram.
@@ -28,7 +28,7 @@ pub(crate) struct Stage {
     tracker: Tracker,
     decoded: Decoded,
     window: Option<WindowStart>,
-    gathered: Gathered,
+    gathered: GatheredRows,
 }
 
 impl Stage {
@@ -59,7 +59,7 @@ impl Stage {
             tracker: tracker_of(tracker, &metering),
             decoded: Decoded::default(),
             window: None,
-            gathered: Gathered::default(),
+            gathered: GatheredRows::default(),
             metering,
         })
     }
@@ -177,12 +177,12 @@ impl Stage {
     }
 
     /// What exporters said of their interfaces since the last time.
-    pub(crate) fn take_interfaces(&mut self) -> Vec<ToldInterface> {
+    pub(crate) fn take_interfaces(&mut self) -> Vec<AnnouncedInterface> {
         std::mem::take(&mut self.decoded.interfaces)
     }
 
     /// Takes everything gathered; the state of the decoders stays.
-    pub(crate) fn take(&mut self) -> Gathered {
+    pub(crate) fn take(&mut self) -> GatheredRows {
         self.cut_group();
         let encoded = self.pool.drain();
         self.gather(encoded);
@@ -219,7 +219,7 @@ mod tests {
             source_port: 0,
             payload: &payload,
         };
-        let counted = |gathered: &Gathered, counter| -> u64 {
+        let counted = |gathered: &GatheredRows, counter| -> u64 {
             gathered.windows.values().map(|counts| counts.total(counter)).sum()
         };
         stage.push(&datagram(1_700_000_000_000));

@@ -49,7 +49,7 @@ const NOBODY: CountKey = CountKey {
 
 /// Where a process goes on.
 #[derive(Debug)]
-pub(super) struct Recovered {
+pub(super) struct RecoveryPoint {
     pub(super) stage: Stage,
     /// The oldest segment that is not stored.
     pub(super) next_segment: u64,
@@ -65,7 +65,7 @@ pub(super) fn recover(
     metering: MeteringConfig,
     assignments: Arc<Assignments>,
     encode_threads: usize,
-) -> Result<Recovered, CollectorError> {
+) -> Result<RecoveryPoint, CollectorError> {
     let checkpoint = Checkpoint::load(journal.dir())?;
     let checkpoint_next = checkpoint.as_ref().map(|checkpoint| checkpoint.next_segment);
     for segment in journal.segments()? {
@@ -119,7 +119,7 @@ pub(super) fn recover(
             "storing what an earlier process left in the journal"
         );
     }
-    Ok(Recovered {
+    Ok(RecoveryPoint {
         stage,
         next_segment,
         next_new_segment,
@@ -227,7 +227,7 @@ impl Worker {
                     if std::mem::take(&mut self.status_is_stale) || self.heartbeat_is_due() {
                         self.write_status();
                     }
-                    self.tell_of_stall();
+                    self.report_stall();
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.store_closed_segments();
@@ -279,7 +279,7 @@ impl Worker {
             if stored.is_none() {
                 return false;
             }
-            self.tell_interfaces();
+            self.publish_interfaces();
             tracing::debug!(segment = number, flows = prepared.flow_rows(), "segment stored");
         } else {
             tracing::error!(segment = %path.display(), "journal segment is missing");
@@ -330,7 +330,7 @@ impl Worker {
     }
 
     /// While the journal is stalled no segment comes whose end would write the status.
-    fn tell_of_stall(&mut self) {
+    fn report_stall(&mut self) {
         let stalled = self.shared.journal_stalled.load(Ordering::Relaxed);
         if stalled != self.told_stalled || (stalled && self.status_at.get().elapsed() >= LOG_INTERVAL) {
             self.told_stalled = stalled;
@@ -339,7 +339,7 @@ impl Worker {
     }
 
     /// Passes on what exporters said of their interfaces, as far as there is room: they say it again.
-    fn tell_interfaces(&mut self) {
+    fn publish_interfaces(&mut self) {
         let told = self.stage.take_interfaces();
         let mut waiting = self.shared.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
         let room = INTERFACES_WAITING_MAX.saturating_sub(waiting.len());

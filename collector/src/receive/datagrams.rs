@@ -36,7 +36,7 @@ pub(super) fn prepare(socket: &UdpSocket) -> Result<(), Error> {
 
 /// What one call took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct ReceiveResult {
     pub(super) datagrams: usize,
     pub(super) bytes: u64,
     /// Longer than any UDP payload may be: the end is missing.
@@ -68,7 +68,11 @@ impl Datagrams {
     ///
     /// # Errors
     /// As recvmmsg(2): `WouldBlock` when nothing came in time.
-    pub(super) fn take(&mut self, socket: &UdpSocket, mut each: impl FnMut(&Datagram<'_>)) -> Result<Taken, Error> {
+    pub(super) fn take(
+        &mut self,
+        socket: &UdpSocket,
+        mut each: impl FnMut(&Datagram<'_>),
+    ) -> Result<ReceiveResult, Error> {
         if self.is_cut {
             // The kernel writes into a header how much room it used, and that is all the room it has the next time. So a
             // datagram that came without a drop count leaves none for the first that has one.
@@ -88,7 +92,7 @@ impl Datagrams {
             None,
         )?;
         let now_ms = schemas::clock::machine_now_ms();
-        let mut taken = Taken::default();
+        let mut taken = ReceiveResult::default();
         for message in messages {
             let payload = message.iovs().next().unwrap_or_default();
             let mut stamp_ms = None;
@@ -197,7 +201,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen, lengths);
-        let expected = Taken {
+        let expected = ReceiveResult {
             datagrams: lengths.len(),
             bytes: lengths.iter().sum::<usize>() as u64,
             truncated: 0,

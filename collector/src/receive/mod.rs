@@ -33,7 +33,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::journal::RecordBuffer;
 
-use datagrams::{DATAGRAMS_MAX, Datagrams, Taken};
+use datagrams::{DATAGRAMS_MAX, Datagrams, ReceiveResult};
 pub(crate) use kernel_drops::{DropCount, KernelDrops, inode_of};
 pub(crate) use queue::{BATCH_BYTES, BatchReceiver, BatchSender, QueueLevel, queue};
 
@@ -259,7 +259,7 @@ impl ReceiveLoop {
         }
     }
 
-    fn count(&self, taken: Taken, logged_at: &mut Option<Instant>) {
+    fn count(&self, taken: ReceiveResult, logged_at: &mut Option<Instant>) {
         self.stats
             .datagrams
             .fetch_add(taken.datagrams as u64, Ordering::Relaxed);

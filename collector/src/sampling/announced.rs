@@ -19,7 +19,7 @@ use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
 use tables::flow::DIRECTION_UNKNOWN;
 
-use super::{DomainKey, SamplingSource, Told};
+use super::{DomainKey, SamplingSource, StatedRate};
 
 /// Announcements that one exporter may make, in all its domains.
 pub const MAX_SAMPLERS_PER_EXPORTER: usize = 8_192;
@@ -67,7 +67,7 @@ pub const WHOLE_DOMAIN: Selector = Selector {
 
 /// What a flow names that a rate may be announced for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Named {
+pub struct FlowScope {
     pub sampler: u64,
     pub in_if: u32,
     pub out_if: u32,
@@ -75,10 +75,10 @@ pub struct Named {
     pub template: u16,
 }
 
-impl Named {
+impl FlowScope {
     /// A flow of a template that names nothing else.
-    pub fn template(template: u16) -> Named {
-        Named {
+    pub fn template(template: u16) -> FlowScope {
+        FlowScope {
             sampler: 0,
             in_if: 0,
             out_if: 0,
@@ -152,12 +152,12 @@ pub struct Announcement {
     /// The observation domain that it names, 0 = the whole exporter; `None` where it names none.
     pub domain: Option<u32>,
     pub selector: Selector,
-    pub told: Told,
+    pub told: StatedRate,
 }
 
 /// An announced rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-struct Announced {
+struct StoredAnnouncement {
     rate: SamplingRate,
     implausible: bool,
     /// When it changed to this by so much that it is not believed yet; 0 otherwise.
@@ -182,14 +182,14 @@ struct Announced {
     round: u64,
 }
 
-impl Announced {
+impl StoredAnnouncement {
     fn is_doubtful(self) -> bool {
         self.implausible || self.jumped_at_ms != 0
     }
 
     /// All but when it was announced.
-    fn content(self) -> Announced {
-        Announced {
+    fn content(self) -> StoredAnnouncement {
+        StoredAnnouncement {
             last_ms: 0,
             interval_ms: 0,
             round: 0,
@@ -209,27 +209,27 @@ impl Announced {
 
 /// What the announcements for one selector come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Answer {
+enum AnnouncedRate {
     Rate(SamplingRate, bool),
     /// They differ by what is not understood.
     Ambiguous,
 }
 
-impl Answer {
+impl AnnouncedRate {
     /// Of two announcements that hold for the same: what they agree on.
-    fn and(self, other: Answer) -> Answer {
+    fn and(self, other: AnnouncedRate) -> AnnouncedRate {
         match (self, other) {
-            (Answer::Rate(one, doubt), Answer::Rate(another, more)) if one == another => {
-                Answer::Rate(one, doubt || more)
+            (AnnouncedRate::Rate(one, doubt), AnnouncedRate::Rate(another, more)) if one == another => {
+                AnnouncedRate::Rate(one, doubt || more)
             }
-            _ => Answer::Ambiguous,
+            _ => AnnouncedRate::Ambiguous,
         }
     }
 }
 
 /// What was found for a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Found {
+pub(super) enum RateLookup {
     Rate {
         rate: SamplingRate,
         source: SamplingSource,
@@ -243,22 +243,22 @@ pub(super) enum Found {
     Nothing,
 }
 
-impl Found {
-    fn of(answer: Answer, source: SamplingSource) -> Found {
+impl RateLookup {
+    fn of(answer: AnnouncedRate, source: SamplingSource) -> RateLookup {
         match answer {
-            Answer::Rate(rate, doubtful) => Found::Rate { rate, source, doubtful },
-            Answer::Ambiguous => Found::Ambiguous,
+            AnnouncedRate::Rate(rate, doubtful) => RateLookup::Rate { rate, source, doubtful },
+            AnnouncedRate::Ambiguous => RateLookup::Ambiguous,
         }
     }
 
     /// The same, said of the whole exporter.
-    fn of_exporter(self) -> Found {
+    fn of_exporter(self) -> RateLookup {
         match self {
-            Found::Rate {
+            RateLookup::Rate {
                 rate,
                 source: SamplingSource::OptionsDomain,
                 doubtful,
-            } => Found::Rate {
+            } => RateLookup::Rate {
                 rate,
                 source: SamplingSource::OptionsExporter,
                 doubtful,
@@ -272,20 +272,20 @@ impl Found {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "StoredRates", into = "StoredRates")]
 struct DomainRates {
-    announced: BTreeMap<Selector, Announced>,
+    announced: BTreeMap<Selector, StoredAnnouncement>,
     /// By what is understood of their selectors.
-    answers: BTreeMap<Selector, Answer>,
+    answers: BTreeMap<Selector, AnnouncedRate>,
     /// Of the answers, but for that of the whole domain.
     shapes: BTreeSet<Shape>,
     /// What all of them agree on.
-    agreed: Option<Answer>,
+    agreed: Option<AnnouncedRate>,
 }
 
 /// As a checkpoint holds it: version 1.0 kept whole rates by sampler, interfaces among them.
 #[derive(Clone, Serialize, Deserialize)]
 struct StoredRates {
     #[serde(default)]
-    announced: Vec<(u64, u32, u8, u16, u64, Announced)>,
+    announced: Vec<(u64, u32, u8, u16, u64, StoredAnnouncement)>,
     #[serde(default, skip_serializing)]
     plain: Option<u32>,
     #[serde(default, skip_serializing)]
@@ -325,7 +325,7 @@ impl From<StoredRates> for DomainRates {
             };
             rates.announced.insert(selector, announced);
         }
-        let whole = |rate| Announced {
+        let whole = |rate| StoredAnnouncement {
             rate: SamplingRate::whole(rate),
             ..Announced::default()
         };
@@ -358,14 +358,16 @@ impl DomainRates {
         for (selector, announced) in &self.announced {
             let understood = selector.understood();
             let answer = if understood == WHOLE_DOMAIN && selector.other != 0 && !selector.only_names() {
-                Answer::Ambiguous
+                AnnouncedRate::Ambiguous
             } else {
-                Answer::Rate(announced.rate, announced.is_doubtful())
+                AnnouncedRate::Rate(announced.rate, announced.is_doubtful())
             };
             let known = self.answers.get(&understood).copied();
             let answer = match known {
                 // A rate of the whole domain and one of a part of it that is not understood may agree.
-                Some(Answer::Rate(rate, _)) if rate == announced.rate => Answer::Rate(rate, announced.is_doubtful()),
+                Some(AnnouncedRate::Rate(rate, _)) if rate == announced.rate => {
+                    AnnouncedRate::Rate(rate, announced.is_doubtful())
+                }
                 known => known.map_or(answer, |known| known.and(answer)),
             };
             self.answers.insert(understood, answer);
@@ -373,7 +375,7 @@ impl DomainRates {
                 self.shapes.insert(understood.shape());
             }
         }
-        self.agreed = self.answers.values().copied().reduce(Answer::and);
+        self.agreed = self.answers.values().copied().reduce(AnnouncedRate::and);
     }
 
     fn names(&self, shape: Shape) -> bool {
@@ -381,8 +383,8 @@ impl DomainRates {
     }
 
     /// The most specific answer for a flow, and the shape it was found by; one of more parts is more specific.
-    fn most_specific(&self, named: Named) -> Option<(Shape, Answer)> {
-        let mut best: Option<(Shape, Answer)> = None;
+    fn most_specific(&self, named: FlowScope) -> Option<(Shape, AnnouncedRate)> {
+        let mut best: Option<(Shape, AnnouncedRate)> = None;
         for shape in &self.shapes {
             let Some(answer) = self.answer(*shape, named) else {
                 continue;
@@ -396,7 +398,7 @@ impl DomainRates {
         best
     }
 
-    fn answer(&self, shape: Shape, named: Named) -> Option<Answer> {
+    fn answer(&self, shape: Shape, named: FlowScope) -> Option<AnnouncedRate> {
         let part = |of: Shape| shape & of != 0;
         if part(SAMPLER) && named.sampler == 0 {
             return None;
@@ -434,7 +436,7 @@ impl DomainRates {
             })
     }
 
-    fn find(&self, named: Named) -> Found {
+    fn find(&self, named: FlowScope) -> RateLookup {
         if let Some((shape, answer)) = self.most_specific(named) {
             let source = match shape {
                 shape if shape & SAMPLER != 0 => SamplingSource::OptionsSampler,
@@ -442,28 +444,28 @@ impl DomainRates {
                 shape if shape & TEMPLATE != 0 => SamplingSource::OptionsTemplate,
                 _ => SamplingSource::OptionsDirection,
             };
-            return Found::of(answer, source);
+            return RateLookup::of(answer, source);
         }
         if named.sampler != 0 && self.names(SAMPLER) {
-            return Found::SamplerNotAnnounced;
+            return RateLookup::SamplerNotAnnounced;
         }
         if let Some(answer) = self.answers.get(&WHOLE_DOMAIN) {
-            return Found::of(*answer, SamplingSource::OptionsDomain);
+            return RateLookup::of(*answer, SamplingSource::OptionsDomain);
         }
         let names_interface = named.observed_at().iter().any(|(interface, _)| *interface != 0);
         let is_in_play = self.names(TEMPLATE) || (self.names(INTERFACE) && names_interface);
         match self.agreed {
-            None => Found::Nothing,
+            None => RateLookup::Nothing,
             // It names another template or interface than those that have a rate.
-            Some(_) if is_in_play => Found::Ambiguous,
-            Some(answer) => Found::of(answer, SamplingSource::OptionsDomain),
+            Some(_) if is_in_play => RateLookup::Ambiguous,
+            Some(answer) => RateLookup::of(answer, SamplingSource::OptionsDomain),
         }
     }
 }
 
 /// How many rates a session may announce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AnnounceRoom {
+pub struct AnnouncementCapacity {
     /// Of one domain, but for that of the whole domain.
     pub of_domain: usize,
     /// Announced in the exporter's other sessions: they count for [`MAX_SAMPLERS_PER_EXPORTER`].
@@ -491,10 +493,10 @@ pub struct AnnouncedRates {
     by_template: BTreeMap<(u8, u32, u16), usize>,
     /// What all domains agree on.
     #[serde(skip)]
-    agreed: Option<Answer>,
+    agreed: Option<AnnouncedRate>,
     /// By sampler, what all domains agree on.
     #[serde(skip)]
-    samplers: BTreeMap<u64, Answer>,
+    samplers: BTreeMap<u64, AnnouncedRate>,
     /// In all domains.
     #[serde(skip)]
     count: usize,
@@ -532,7 +534,7 @@ impl AnnouncedRates {
             .domains
             .values()
             .filter_map(|rates| rates.agreed)
-            .reduce(Answer::and);
+            .reduce(AnnouncedRate::and);
         self.samplers.clear();
         for rates in self.domains.values() {
             for (selector, answer) in rates.answers.iter().filter(|(selector, _)| selector.sampler != 0) {
@@ -566,9 +568,9 @@ impl AnnouncedRates {
         }
         of_exporter.sum_up();
         for selector in differing {
-            of_exporter.answers.insert(selector, Answer::Ambiguous);
+            of_exporter.answers.insert(selector, AnnouncedRate::Ambiguous);
         }
-        of_exporter.agreed = of_exporter.answers.values().copied().reduce(Answer::and);
+        of_exporter.agreed = of_exporter.answers.values().copied().reduce(AnnouncedRate::and);
         self.of_exporter = of_exporter;
     }
 
@@ -581,7 +583,7 @@ impl AnnouncedRates {
         &mut self,
         by: OptionsTemplate,
         announcements: &[Announcement],
-        room: AnnounceRoom,
+        room: AnnouncementCapacity,
         now_ms: i64,
     ) -> u64 {
         let mut refused = 0;
@@ -600,7 +602,7 @@ impl AnnouncedRates {
                 continue;
             }
             let rates = self.domains.entry(domain).or_default();
-            let mut announced = Announced {
+            let mut announced = StoredAnnouncement {
                 rate: announcement.told.rate,
                 implausible: announcement.told.implausible,
                 jumped_at_ms: 0,
@@ -644,7 +646,7 @@ impl AnnouncedRates {
     }
 
     /// Whether an announcement is known or may be kept; nothing is kept of a domain that is named in refused ones only.
-    fn has_room_for(&self, domain: DomainKey, selector: Selector, room: AnnounceRoom) -> bool {
+    fn has_room_for(&self, domain: DomainKey, selector: Selector, room: AnnouncementCapacity) -> bool {
         let known = self.domains.get(&domain).map(|rates| &rates.announced);
         if known.is_some_and(|announced| announced.contains_key(&selector)) {
             return true;
@@ -684,7 +686,7 @@ impl AnnouncedRates {
         self.end(|_, announced| announced.is_silent(round, now_ms))
     }
 
-    fn end(&mut self, is_over: impl Fn(&DomainKey, &Announced) -> bool) -> u64 {
+    fn end(&mut self, is_over: impl Fn(&DomainKey, &StoredAnnouncement) -> bool) -> u64 {
         let mut ended = 0;
         for (domain, rates) in &mut self.domains {
             let before = rates.announced.len();
@@ -732,43 +734,43 @@ impl AnnouncedRates {
 
     /// The rate of a flow of `domain`: of what it names, of its domain, of the whole exporter, or what all domains agree on, because
     /// options may come in another domain than the data (Juniper).
-    pub(super) fn find(&self, domain: DomainKey, named: Named) -> Found {
+    pub(super) fn find(&self, domain: DomainKey, named: FlowScope) -> RateLookup {
         let (own, exporter_wide) = (self.own(domain), self.exporter_wide());
         let found = match (own, exporter_wide) {
             (Some(own), _) => own.find(named),
             (None, Some(exporter_wide)) => exporter_wide.find(named).of_exporter(),
-            (None, None) => Found::Nothing,
+            (None, None) => RateLookup::Nothing,
         };
         let nothing_said = own.or(exporter_wide).is_none();
         match found {
-            Found::SamplerNotAnnounced | Found::Nothing if named.sampler != 0 => {
+            RateLookup::SamplerNotAnnounced | RateLookup::Nothing if named.sampler != 0 => {
                 match self.samplers.get(&named.sampler) {
-                    Some(answer) => Found::of(*answer, SamplingSource::OptionsSampler),
+                    Some(answer) => RateLookup::of(*answer, SamplingSource::OptionsSampler),
                     None if self.samplers.is_empty() && nothing_said => self.agreed_elsewhere(),
                     None if self.samplers.is_empty() => found,
-                    None => Found::SamplerNotAnnounced,
+                    None => RateLookup::SamplerNotAnnounced,
                 }
             }
-            Found::Nothing if nothing_said => self.agreed_elsewhere(),
+            RateLookup::Nothing if nothing_said => self.agreed_elsewhere(),
             found => found,
         }
     }
 
-    fn agreed_elsewhere(&self) -> Found {
+    fn agreed_elsewhere(&self) -> RateLookup {
         match self.agreed {
-            Some(Answer::Rate(rate, doubtful)) => Found::Rate {
+            Some(AnnouncedRate::Rate(rate, doubtful)) => RateLookup::Rate {
                 rate,
                 source: SamplingSource::OptionsExporter,
                 doubtful,
             },
             // Rates of other domains that differ say nothing of this one.
-            Some(Answer::Ambiguous) | None => Found::Nothing,
+            Some(AnnouncedRate::Ambiguous) | None => RateLookup::Nothing,
         }
     }
 }
 
 /// Since when a rate is one that is not believed; 0 where it is believed.
-fn jumped_at_ms(before: Announced, now: SamplingRate, now_ms: i64) -> i64 {
+fn jumped_at_ms(before: StoredAnnouncement, now: SamplingRate, now_ms: i64) -> i64 {
     if before.rate == now {
         let is_meant = now_ms.saturating_sub(before.jumped_at_ms) >= JUMP_BELIEVED_AFTER_MS;
         return if is_meant { 0 } else { before.jumped_at_ms };

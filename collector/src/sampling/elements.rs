@@ -28,16 +28,16 @@ pub struct SamplingElements {
 
 /// A rate that a record or options data says, and whether it can be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Told {
+pub struct StatedRate {
     /// Not known where nothing was said.
     pub rate: SamplingRate,
     /// It is what no exporter samples at.
     pub implausible: bool,
 }
 
-impl Told {
-    fn new(rate: SamplingRate) -> Told {
-        Told {
+impl StatedRate {
+    fn new(rate: SamplingRate) -> StatedRate {
+        StatedRate {
             rate,
             implausible: rate.rate() / rate.divisor() > RATE_MAX,
         }
@@ -48,23 +48,25 @@ impl SamplingElements {
     /// The rate they give, not known when they give none (RFC 5477 §8.2): `(interval + space) / interval`, else `N / n`, else
     /// `1 / probability`, else IE 50, else IE 34. IE 305 without 306 and without n-out-of-N is what several routers
     /// send for one packet in so many, and is read so.
-    pub fn told(&self) -> Told {
+    pub fn told(&self) -> StatedRate {
         match self.packet_space {
             Some(space) if self.packet_interval != 0 => {
                 let population = self.packet_interval.saturating_add(space);
-                let told = Told::new(SamplingRate::of(population, self.packet_interval));
-                Told {
+                let told = StatedRate::new(SamplingRate::of(population, self.packet_interval));
+                StatedRate {
                     // MikroTik sends both in the order of its processor's bytes: 1 is 16,777,216 there (fastnetmon #985).
                     implausible: told.implausible || self.packet_interval > INTERVAL_MAX,
                     ..told
                 }
             }
-            _ if self.population != 0 && self.size != 0 => Told::new(SamplingRate::of(self.population, self.size)),
-            _ if self.probability > 0.0 && self.probability <= 1.0 => Told::new(of_probability(self.probability)),
+            _ if self.population != 0 && self.size != 0 => {
+                StatedRate::new(SamplingRate::of(self.population, self.size))
+            }
+            _ if self.probability > 0.0 && self.probability <= 1.0 => StatedRate::new(of_probability(self.probability)),
             _ => {
                 let values = [self.random_interval, self.interval, self.packet_interval];
                 let one_in = values.into_iter().find(|value| *value != 0).unwrap_or(0);
-                Told::new(SamplingRate::whole(u32::try_from(one_in).unwrap_or(u32::MAX)))
+                StatedRate::new(SamplingRate::whole(u32::try_from(one_in).unwrap_or(u32::MAX)))
             }
         }
     }
@@ -89,8 +91,8 @@ fn of_probability(probability: f64) -> SamplingRate {
 }
 
 /// The rate in the sampling word of a v5 header; not known where it says nothing.
-pub fn v5_rate(word: u16, mode_bits: bool) -> Told {
-    Told::new(SamplingRate::whole(u32::from(if mode_bits {
+pub fn v5_rate(word: u16, mode_bits: bool) -> StatedRate {
+    StatedRate::new(SamplingRate::whole(u32::from(if mode_bits {
         word & 0x3fff
     } else {
         word

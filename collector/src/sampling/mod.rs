@@ -28,14 +28,14 @@ use schemas::sampling::SamplingRate;
 use serde::{Deserialize, Serialize};
 use tables::flow::marks;
 
-use crate::reading::Reading;
+use crate::reading::DecodeSettings;
 
 pub use announced::{
-    AnnounceRoom, AnnouncedRates, Announcement, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER, Named, OptionsTemplate,
-    Selector, WHOLE_DOMAIN,
+    AnnouncedRates, Announcement, AnnouncementCapacity, FlowScope, MAX_RATE_DOMAINS, MAX_SAMPLERS_PER_EXPORTER,
+    OptionsTemplate, Selector, WHOLE_DOMAIN,
 };
-use announced::{Found, jumps};
-pub use elements::{SamplingElements, Told, v5_rate};
+use announced::{RateLookup, jumps};
+pub use elements::{SamplingElements, StatedRate, v5_rate};
 
 /// An observation domain of one exporter in one protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub struct ExporterSampling {
     /// All UDP ports of it are one transport session.
     pub joins_ports: bool,
     /// What its records mean.
-    pub reading: Reading,
+    pub reading: DecodeSettings,
     /// Which packet of a sampled tunnel is the flow.
     pub tunnels: TunnelMode,
 }
@@ -121,7 +121,7 @@ impl From<&MeteringConfig> for SamplingConfig {
             default_rate: exporter.default_sampling_rate,
             v5_mode_bits: exporter.v5_sampling_mode_bits,
             joins_ports: exporter.sessions == SessionScope::Address,
-            reading: Reading::from(exporter),
+            reading: DecodeSettings::from(exporter),
             tunnels: exporter.tunnels,
         });
         SamplingConfig {
@@ -255,10 +255,10 @@ impl ChosenRate {
 /// Chooses the sampling rate of a flow; the module describes the order. `told` is what its record says.
 pub fn choose(
     config: ExporterSampling,
-    told: Told,
+    told: StatedRate,
     announced: &AnnouncedRates,
     domain: DomainKey,
-    named: Named,
+    named: FlowScope,
 ) -> ChosenRate {
     if let Some(rate) = config.override_rate {
         return ChosenRate::new(SamplingRate::whole(rate), SamplingSource::Override);
@@ -271,14 +271,14 @@ pub fn choose(
     }
     let without_rate = |source| ChosenRate::new(SamplingRate::UNKNOWN, source);
     match (announced.find(domain, named), config.default_rate) {
-        (Found::Rate { rate, source, doubtful }, _) => ChosenRate {
+        (RateLookup::Rate { rate, source, doubtful }, _) => ChosenRate {
             implausible: doubtful,
             ..ChosenRate::new(rate, source)
         },
-        (Found::Ambiguous, _) => without_rate(SamplingSource::Ambiguous),
-        (Found::SamplerNotAnnounced, _) => without_rate(SamplingSource::SamplerNotAnnounced),
-        (Found::Nothing, Some(rate)) => ChosenRate::new(SamplingRate::whole(rate), SamplingSource::Default),
-        (Found::Nothing, None) => ChosenRate::default(),
+        (RateLookup::Ambiguous, _) => without_rate(SamplingSource::Ambiguous),
+        (RateLookup::SamplerNotAnnounced, _) => without_rate(SamplingSource::SamplerNotAnnounced),
+        (RateLookup::Nothing, Some(rate)) => ChosenRate::new(SamplingRate::whole(rate), SamplingSource::Default),
+        (RateLookup::Nothing, None) => ChosenRate::default(),
     }
 }
 
@@ -300,21 +300,21 @@ mod tests {
     };
     const NOW_MS: i64 = 1_767_225_600_000;
     const DAY_MS: i64 = 86_400_000;
-    const ROOM: AnnounceRoom = AnnounceRoom {
+    const ROOM: AnnouncementCapacity = AnnouncementCapacity {
         of_domain: 9,
         elsewhere: 0,
         of_session: usize::MAX,
     };
 
-    fn told(rate: u32) -> Told {
-        Told {
+    fn told(rate: u32) -> StatedRate {
+        StatedRate {
             rate: SamplingRate::whole(rate),
             implausible: false,
         }
     }
 
-    fn sampler(sampler: u64) -> Named {
-        Named {
+    fn sampler(sampler: u64) -> FlowScope {
+        FlowScope {
             sampler,
             ..Named::template(256)
         }
@@ -369,12 +369,17 @@ mod tests {
         announced
     }
 
-    fn rate(config: ExporterSampling, record: u32, announced: &AnnouncedRates, named: Named) -> (u32, SamplingSource) {
+    fn rate(
+        config: ExporterSampling,
+        record: u32,
+        announced: &AnnouncedRates,
+        named: FlowScope,
+    ) -> (u32, SamplingSource) {
         let chosen = choose(config, told(record), announced, DOMAIN, named);
         (chosen.rate, chosen.source)
     }
 
-    fn plain_rate(announced: &AnnouncedRates, named: Named) -> (u32, SamplingSource) {
+    fn plain_rate(announced: &AnnouncedRates, named: FlowScope) -> (u32, SamplingSource) {
         rate(ExporterSampling::default(), 0, announced, named)
     }
 
@@ -416,7 +421,7 @@ mod tests {
         let beyond = [says(of_sampler(3), 1)];
         let by = template(DOMAIN, 512);
         assert_eq!(
-            announced.announce(by, &beyond, AnnounceRoom { of_domain: 2, ..ROOM }, NOW_MS),
+            announced.announce(by, &beyond, AnnouncementCapacity { of_domain: 2, ..ROOM }, NOW_MS),
             1,
             "the limit holds"
         );
@@ -424,7 +429,7 @@ mod tests {
             announced.announce(
                 by,
                 &beyond,
-                AnnounceRoom {
+                AnnouncementCapacity {
                     elsewhere: MAX_SAMPLERS_PER_EXPORTER,
                     ..ROOM
                 },
@@ -432,7 +437,7 @@ mod tests {
             ),
             1
         );
-        let full = AnnounceRoom { of_session: 2, ..ROOM };
+        let full = AnnouncementCapacity { of_session: 2, ..ROOM };
         let of_others = [says(of_sampler(3), 1), says(WHOLE_DOMAIN, 1)];
         assert_eq!(
             announced.announce(by, &of_others, full, NOW_MS),
@@ -463,7 +468,7 @@ mod tests {
             ..ExporterSampling::default()
         };
         for config in [ExporterSampling::default(), with_default] {
-            let chosen = choose(config, Told::default(), &announced, DOMAIN, sampler(7));
+            let chosen = choose(config, StatedRate::default(), &announced, DOMAIN, sampler(7));
             assert_eq!((chosen.rate, chosen.source), (0, SamplingSource::SamplerNotAnnounced));
             assert_eq!(chosen.marks(), marks::SAMPLER_NOT_ANNOUNCED);
         }
@@ -478,7 +483,7 @@ mod tests {
     #[test]
     fn case_08a_a_rate_of_a_template_is_not_the_domains() {
         let announced = announced(&[(of_template(1910), 1000), (of_template(1911), 10_000)]);
-        let rate = |template| plain_rate(&announced, Named::template(template));
+        let rate = |template| plain_rate(&announced, FlowScope::template(template));
         assert_eq!(rate(1910), (1000, SamplingSource::OptionsTemplate));
         assert_eq!(rate(1911), (10_000, SamplingSource::OptionsTemplate));
         assert_eq!(rate(1912), (0, SamplingSource::Ambiguous));
@@ -490,7 +495,7 @@ mod tests {
             default_rate: Some(10),
             ..ExporterSampling::default()
         };
-        let named = Named::template(256);
+        let named = FlowScope::template(256);
         let one = announced(&[(of_other(77), 1000)]);
         assert_eq!(
             plain_rate(&one, named),
@@ -498,7 +503,7 @@ mod tests {
             "of one line card"
         );
         assert_eq!(rate(with_default, 0, &one, named).0, 0, "nor does the default stand in");
-        let chosen = choose(with_default, Told::default(), &one, DOMAIN, named);
+        let chosen = choose(with_default, StatedRate::default(), &one, DOMAIN, named);
         assert_eq!(chosen.marks(), marks::RATE_AMBIGUOUS);
         let beside = announced(&[(WHOLE_DOMAIN, 1000), (of_other(77), 1000)]);
         assert_eq!(
@@ -529,7 +534,7 @@ mod tests {
     fn case_08b_rates_of_interfaces_hold_where_a_flow_was_observed() {
         let announced = announced(&[(of_interface(513), 100), (of_interface(514), 10_000)]);
         let rate = |in_if, out_if, direction| {
-            let named = Named {
+            let named = FlowScope {
                 in_if,
                 out_if,
                 direction,
@@ -561,7 +566,7 @@ mod tests {
             direction: 1,
             ..WHOLE_DOMAIN
         };
-        let named = |direction| Named {
+        let named = |direction| FlowScope {
             in_if: 513,
             out_if: 513,
             direction,
@@ -579,7 +584,7 @@ mod tests {
             (selector, rate)
         };
         let rates = announced(&[at(513, 0, 100), at(513, 1, 200), at(514, 1, 300)]);
-        let crossing = |in_if, out_if| Named {
+        let crossing = |in_if, out_if| FlowScope {
             in_if,
             out_if,
             ..Named::template(256)
@@ -608,7 +613,13 @@ mod tests {
         let mut rates = announced(&[(WHOLE_DOMAIN, 1000)]);
         let mut marked = |rate: u32, at_ms: i64| {
             rates.announce(template(DOMAIN, 512), &[says(WHOLE_DOMAIN, rate)], ROOM, at_ms);
-            let chosen = choose(ExporterSampling::default(), Told::default(), &rates, DOMAIN, sampler(0));
+            let chosen = choose(
+                ExporterSampling::default(),
+                StatedRate::default(),
+                &rates,
+                DOMAIN,
+                sampler(0),
+            );
             assert_eq!(chosen.rate, rate, "it is used");
             chosen.marks() == marks::RATE_IMPLAUSIBLE
         };
@@ -646,7 +657,7 @@ mod tests {
         let implausible = Announcement {
             domain: Some(0),
             selector: of_interface(8),
-            told: Told {
+            told: StatedRate {
                 implausible: true,
                 ..told(5)
             },
@@ -662,7 +673,7 @@ mod tests {
             "of_exporter": { "lowest": 30, "highest": 50 }, "samplers": 2,
         });
         let rates: AnnouncedRates = serde_json::from_value(stored).unwrap();
-        let interface = Named {
+        let interface = FlowScope {
             in_if: 513,
             ..Named::template(256)
         };
@@ -675,7 +686,7 @@ mod tests {
         let mut rates = AnnouncedRates::default();
         rates.announce(template(DOMAIN, 300), &[says(of_interface(1), 1000)], ROOM, NOW_MS);
         rates.announce(template(DOMAIN, 301), &[says(WHOLE_DOMAIN, 100)], ROOM, NOW_MS);
-        let named = Named {
+        let named = FlowScope {
             in_if: 1,
             ..Named::template(256)
         };
@@ -689,7 +700,7 @@ mod tests {
     #[test]
     fn a_rate_that_is_not_repeated_while_others_are_ends() {
         const HALF_HOUR_MS: i64 = 1_800_000;
-        let named = Named {
+        let named = FlowScope {
             in_if: 1,
             ..Named::template(256)
         };
@@ -739,10 +750,10 @@ mod tests {
         let found = |rates: &AnnouncedRates, domain| {
             let chosen = choose(
                 ExporterSampling::default(),
-                Told::default(),
+                StatedRate::default(),
                 rates,
                 key(domain),
-                Named::template(256),
+                FlowScope::template(256),
             );
             (chosen.rate, chosen.source)
         };

@@ -10,7 +10,7 @@ use crate::decode::InterfaceCounters;
 
 /// Rows of the three tables, in the order their datagrams arrived.
 #[derive(Debug, Default)]
-pub(crate) struct Gathered {
+pub(crate) struct GatheredRows {
     pub(crate) flows: Vec<RowGroup>,
     pub(crate) flow_rows: u64,
     /// Earliest `start_at` or `received_at`, latest `end_at` or `received_at`; meaningless without rows.

@@ -17,7 +17,7 @@ use tables::flow::FLOWS;
 use tables::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
 
 pub use compact::{CompactLimits, Compaction, compact};
-pub(crate) use gathered::{Gathered, TimeSpan};
+pub(crate) use gathered::{GatheredRows, TimeSpan};
 
 /// Why rows could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    pub(crate) fn new(token: Token, name: &str, gathered: Gathered) -> Prepared {
+    pub(crate) fn new(token: Token, name: &str, gathered: GatheredRows) -> Prepared {
         let path = file_path(gathered.first_received_ms.unwrap_or(0), name);
         let counters = rows::counters_part(&gathered.counters);
         let collection = rows::collection_part(&gathered.windows);

@@ -69,7 +69,7 @@ pub enum SnmpError {
 
 /// What an interface is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct InterfaceFacts {
     name: String,
     description: String,
     long_name: String,
@@ -79,7 +79,7 @@ pub(super) struct Facts {
     status: u32,
 }
 
-impl Facts {
+impl InterfaceFacts {
     pub(super) fn interface(&self, told_at_ms: i64) -> KnownInterface {
         KnownInterface {
             name: self.name.clone(),
@@ -93,14 +93,14 @@ impl Facts {
 
 /// Counters of one interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct InterfaceReading {
     pub(super) if_index: u32,
     counters: InterfaceCounters,
 }
 
-impl Reading {
+impl InterfaceReading {
     /// The row of the table.
-    pub(super) fn row(&self, exporter: Address, facts: Option<&Facts>) -> InterfaceCounters {
+    pub(super) fn row(&self, exporter: Address, facts: Option<&InterfaceFacts>) -> InterfaceCounters {
         InterfaceCounters {
             exporter,
             observation_domain: SNMP_DOMAIN,
@@ -115,11 +115,11 @@ impl Reading {
 
 /// Everything of one poll.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct PollResult {
     pub(super) uptime_centiseconds: u32,
-    pub(super) counters: Vec<Reading>,
+    pub(super) counters: Vec<InterfaceReading>,
     /// Where they were read.
-    pub(super) facts: Option<BTreeMap<u32, Facts>>,
+    pub(super) facts: Option<BTreeMap<u32, InterfaceFacts>>,
 }
 
 /// Asks for everything. Names are read when `names` says so, the device restarted since `uptime_centiseconds`, or an interface
@@ -129,10 +129,10 @@ pub(super) async fn ask(
     names: bool,
     known: &[u32],
     uptime_centiseconds: u32,
-) -> Result<Answer, SnmpError> {
+) -> Result<PollResult, SnmpError> {
     let client = connect(target).await?;
     let uptime = client.get(&Oid::from_slice(&SYS_UPTIME)).await.map_err(failed)?;
-    let mut answer = Answer {
+    let mut answer = PollResult {
         uptime_centiseconds: uptime.varbinds.first().map_or(0, |bound| unsigned(&bound.value)) as u32,
         ..Answer::default()
     };
@@ -150,7 +150,7 @@ pub(super) async fn ask(
         .map(|(if_index, row)| reading(*if_index, row, details.get(if_index)))
         .collect();
     let has_restarted = answer.uptime_centiseconds < uptime_centiseconds;
-    let is_new = |reading: &Reading| known.binary_search(&reading.if_index).is_err();
+    let is_new = |reading: &InterfaceReading| known.binary_search(&reading.if_index).is_err();
     if names || has_restarted || answer.counters.iter().any(is_new) {
         let table = table(&client, &FACTS).await?;
         answer.facts = Some(table.iter().map(|(if_index, row)| (*if_index, facts(row))).collect());
@@ -389,9 +389,9 @@ fn text(row: &Row, at: usize) -> String {
         .unwrap_or_default()
 }
 
-fn reading(if_index: u32, octets: &Row, details: Option<&Row>) -> Reading {
+fn reading(if_index: u32, octets: &Row, details: Option<&Row>) -> InterfaceReading {
     let detail = |at| details.map_or(0, |row| number(row, at));
-    Reading {
+    InterfaceReading {
         if_index,
         counters: InterfaceCounters {
             received_at_ms: octets.at_ms,
@@ -412,10 +412,10 @@ fn reading(if_index: u32, octets: &Row, details: Option<&Row>) -> Reading {
     }
 }
 
-fn facts(row: &Row) -> Facts {
+fn facts(row: &Row) -> InterfaceFacts {
     const UP: u64 = 1;
     let high_speed_mbps = number(row, 6);
-    Facts {
+    InterfaceFacts {
         long_name: text(row, 0),
         if_type: u32::try_from(number(row, 1)).unwrap_or(0),
         // ifSpeed ends at 4.29 Gbit/s; ifHighSpeed is 0 below 1 Mbit/s.
@@ -510,7 +510,7 @@ mod tests {
         let seven = facts(&reader.table[&7]);
         assert_eq!(
             seven,
-            Facts {
+            InterfaceFacts {
                 name: "xe-0/0/7".to_owned(),
                 description: "Transit: Example".to_owned(),
                 long_name: "Ethernet 7".to_owned(),

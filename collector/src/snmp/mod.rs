@@ -40,10 +40,10 @@ use tracing::{info, warn};
 pub use client::SnmpError;
 pub use status::{SnmpStatus, metrics, read};
 
-use self::client::{Answer, Facts};
+use self::client::{InterfaceFacts, PollResult};
 use self::store::CounterStore;
 use self::targets::Target;
-use crate::decode::netflow::ToldInterface;
+use crate::decode::netflow::AnnouncedInterface;
 use crate::sink::StoreError;
 
 /// `observation_domain` of counters that were read by SNMP.
@@ -75,7 +75,7 @@ struct State {
     is_asked: bool,
     named: Option<Instant>,
     uptime_centiseconds: u32,
-    facts: BTreeMap<u32, Facts>,
+    facts: BTreeMap<u32, InterfaceFacts>,
     status: SnmpStatus,
 }
 
@@ -87,13 +87,13 @@ pub struct SnmpPoller {
     interfaces: KnownInterfaces,
     published: watch::Sender<Arc<KnownInterfaces>>,
     store: CounterStore,
-    told: mpsc::Receiver<Vec<ToldInterface>>,
+    told: mpsc::Receiver<Vec<AnnouncedInterface>>,
     targets: BTreeMap<(Address, u16), (Target, State)>,
     names_changed: bool,
     status_changed: bool,
 }
 
-type Polled = ((Address, u16), Result<Answer, SnmpError>, Duration);
+type Polled = ((Address, u16), Result<PollResult, SnmpError>, Duration);
 
 impl SnmpPoller {
     /// Prepares to ask the exporters of `metering`, and says where their names will be told.
@@ -103,7 +103,7 @@ impl SnmpPoller {
     pub fn open(
         storage: impl Into<Storage>,
         metering: watch::Receiver<Arc<MeteringConfig>>,
-        told: mpsc::Receiver<Vec<ToldInterface>>,
+        told: mpsc::Receiver<Vec<AnnouncedInterface>>,
     ) -> Result<(SnmpPoller, watch::Receiver<Arc<KnownInterfaces>>), StoreError> {
         let storage = storage.into();
         let interfaces = (*metering.borrow().interfaces).clone();
@@ -139,7 +139,7 @@ impl SnmpPoller {
                     continue;
                 }
                 Some(told) = self.told.recv() => {
-                    self.take_told(told);
+                    self.take_announced(told);
                     continue;
                 }
                 _ = ticks.tick() => {}
@@ -212,7 +212,7 @@ impl SnmpPoller {
         }
     }
 
-    fn take(&mut self, key: (Address, u16), result: Result<Answer, SnmpError>, took: Duration) {
+    fn take(&mut self, key: (Address, u16), result: Result<PollResult, SnmpError>, took: Duration) {
         let Some((target, state)) = self.targets.get_mut(&key) else {
             return;
         };
@@ -261,7 +261,7 @@ impl SnmpPoller {
     }
 
     /// What options data says. SNMP says more: it wins where a device is asked.
-    fn take_told(&mut self, told: Vec<ToldInterface>) {
+    fn take_announced(&mut self, told: Vec<AnnouncedInterface>) {
         let now_ms = schemas::clock::machine_now_ms();
         for told in told {
             let is_asked = |state: &State| state.status.answered_at_ms > 0;

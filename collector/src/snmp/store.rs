@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::ROWS_WAITING_MAX;
 use crate::decode::InterfaceCounters;
-use crate::sink::{Gathered, Prepared, Step, StoreError, Tables, Written, applied};
+use crate::sink::{GatheredRows, Prepared, Step, StoreError, Tables, Written, applied};
 
 const WRITER: &str = "snmp";
 
@@ -67,7 +67,7 @@ fn commit(tables: &Tables, number: u64, rows: Vec<InterfaceCounters>) -> Result<
         writer: WRITER.to_owned(),
         number,
     };
-    let gathered = Gathered {
+    let gathered = GatheredRows {
         first_received_ms: rows.iter().map(|row| row.received_at_ms).min(),
         counters: rows,
         ..Gathered::default()

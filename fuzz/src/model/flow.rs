@@ -1,7 +1,7 @@
 //! A data record's flow, and that of its answer.
 
 use collector::counts::Counter;
-use collector::sampling::{Named, choose};
+use collector::sampling::{FlowScope, choose};
 use collector::times::{TimeKind, resolve};
 use schemas::address::Address;
 use tables::flow::{DIRECTION_UNKNOWN, FORWARDING_DROPPED, Flow, marks};
@@ -86,7 +86,7 @@ impl Model {
         if of_bytes == of_packets && cannot_be(&flow) {
             return self.add(Counter::RecordsRejectedSize, 1);
         }
-        let named = Named {
+        let named = FlowScope {
             sampler: values.sampler(),
             in_if: flow.in_if,
             out_if: flow.out_if,

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use collector::counts::Counter;
 use collector::decode::netflow::DecodeLimits;
 use collector::sampling::{
-    AnnounceRoom, AnnouncedRates, Announcement, ChosenRate, DomainKey, Named, OptionsTemplate, SamplingConfig,
-    SamplingSource, choose, v5_rate,
+    AnnouncedRates, Announcement, AnnouncementCapacity, ChosenRate, DomainKey, FlowScope, OptionsTemplate,
+    SamplingConfig, SamplingSource, choose, v5_rate,
 };
 use collector::sequence::SequenceTracker;
 use collector::times::{Clock, TimeKind, normalise, resolve};
@@ -255,7 +255,7 @@ impl Model {
         let exporter = self.exporters.entry(source).or_default();
         exporter.domains.entry(key).or_default();
         let told = v5_rate(word, sampling.of(source).v5_mode_bits.unwrap_or(true));
-        let chosen = choose(sampling.of(source), told, &exporter.rates, key, Named::template(0));
+        let chosen = choose(sampling.of(source), told, &exporter.rates, key, FlowScope::template(0));
         let chosen = exporter.domains.entry(key).or_default().watched(chosen, received_at_ms);
         for record in payload[24..end].chunks(record_bytes) {
             let word16 = |at| be16(record, at).expect("within the record");
@@ -681,7 +681,7 @@ impl Model {
         }
         if !announced.is_empty() {
             let exporter = self.exporters.entry(context.source).or_default();
-            let room = AnnounceRoom {
+            let room = AnnouncementCapacity {
                 of_domain: context.limits.max_samplers_per_domain,
                 elsewhere: 0,
                 of_session: usize::MAX,

@@ -9,7 +9,7 @@ use axum::extract::State;
 use billing::catalog::{PlanKind, Price};
 use billing::invoice::{Draft, next_charge_ms};
 use billing::quote::next_charge;
-use billing::subscription::{Contract, Phase, State as Stand, contracts_of};
+use billing::subscription::{Contract, Phase, SubscriptionState, contracts_of};
 use schemas::ids::{NotificationId, PhaseId, PlanId, PriceId, ServiceId, SubscriptionId};
 use schemas::inventory;
 use schemas::money::Money;
@@ -63,7 +63,7 @@ struct SubscriptionAnswer {
     service: ServiceId,
     service_name: String,
     parent: Option<SubscriptionId>,
-    state: Stand,
+    state: SubscriptionState,
     time_zone: String,
     started_at_ms: i64,
     trial_ends_at_ms: Option<i64>,
@@ -78,7 +78,7 @@ impl SubscriptionAnswer {
     fn new(contract: &Contract, now_ms: i64) -> Result<SubscriptionAnswer, Failure> {
         let subscription = &contract.subscription;
         let next_charge_ms = match subscription.state {
-            Stand::Ended => None,
+            SubscriptionState::Ended => None,
             _ => next_charge_ms(contract, now_ms)?,
         };
         Ok(SubscriptionAnswer {
@@ -153,7 +153,7 @@ pub(crate) async fn one(
     let contract = contract_of(&mut connection, customer.id, &id).await?;
     drop(connection);
     let next = match contract.subscription.state {
-        Stand::Ended => None,
+        SubscriptionState::Ended => None,
         _ => next_charge(state.db(), &metered_usage(&state), &contract, state.now_ms()).await?,
     };
     Ok(Json(SubscriptionWithNextAnswer {

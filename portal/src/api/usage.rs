@@ -14,7 +14,7 @@ use crate::auth::{Customer, Ops, Principal};
 use crate::customer::{self, OwnService, PeriodToDate};
 use crate::error::{ApiError, Failure};
 use crate::path::Path;
-use crate::range::{Asked, PageZone};
+use crate::range::{PageZone, RangeQuery};
 use crate::series::{UsageAnswer, resolve, series};
 use crate::state::AppState;
 
@@ -55,7 +55,7 @@ async fn answer(
     account: &schemas::inventory::Customer,
     own: &OwnService,
     page: &PageZone,
-    asked: &Asked,
+    asked: &RangeQuery,
 ) -> Result<UsageAnswer, Failure> {
     let range = resolve(state, account, own, page, asked)?;
     let mut answer = series(state, own, page, &range).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn usage(
     State(state): State<AppState>,
     customer: Customer<Principal>,
     Path(service): Path<String>,
-    ApiQuery(asked): ApiQuery<Asked>,
+    ApiQuery(asked): ApiQuery<RangeQuery>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     let page = PageZone::of(&account);
@@ -82,7 +82,7 @@ pub(crate) async fn usage_for_staff(
     State(state): State<AppState>,
     ops: Ops<Principal>,
     Path(service): Path<String>,
-    ApiQuery(asked): ApiQuery<Asked>,
+    ApiQuery(asked): ApiQuery<RangeQuery>,
 ) -> Result<Json<UsageAnswer>, ApiError> {
     let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
     Ok(Json(answer(&state, &account, &own, &PageZone::utc(), &asked).await?))

@@ -13,7 +13,7 @@ const MAX_EMAIL_CHARS: usize = 254;
 
 /// An attempt that was made just now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Made<'a> {
+pub(crate) struct SignInAttempt<'a> {
     pub(crate) user: Option<UserId>,
     pub(crate) email: &'a str,
     pub(crate) outcome: Outcome,
@@ -24,7 +24,7 @@ pub(crate) struct Made<'a> {
 /// Records an attempt.
 pub(crate) async fn note(
     connection: &mut AnyConnection,
-    made: Made<'_>,
+    made: SignInAttempt<'_>,
     agent: &Agent,
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {

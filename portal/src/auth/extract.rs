@@ -111,17 +111,17 @@ pub(crate) const PAGES_ARE_FOR_SESSIONS: &str = "A token opens the API, under /a
 
 /// Who an extractor below lets in: pages are for sessions alone ([`SignedIn`], whose forms repeat its token), the API is for any
 /// [`Principal`].
-pub(crate) trait Asker: FromRequestParts<AppState, Rejection = Rejection> + Send {
+pub(crate) trait PrincipalExtractor: FromRequestParts<AppState, Rejection = Rejection> + Send {
     fn principal(&self) -> Principal;
 }
 
-impl Asker for Principal {
+impl PrincipalExtractor for Principal {
     fn principal(&self) -> Principal {
         self.clone()
     }
 }
 
-impl Asker for SignedIn {
+impl PrincipalExtractor for SignedIn {
     fn principal(&self) -> Principal {
         Principal::Session(self.clone())
     }
@@ -201,7 +201,7 @@ impl FromRequestParts<AppState> for SignedIn {
     }
 }
 
-impl<A: Asker> FromRequestParts<AppState> for Customer<A> {
+impl<A: PrincipalExtractor> FromRequestParts<AppState> for Customer<A> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Customer<A>, Rejection> {
@@ -222,7 +222,7 @@ macro_rules! staff_extractors {
         #[derive(Clone, Debug)]
         pub(crate) struct $name<A = SignedIn>(pub(crate) A);
 
-        impl<A: Asker> FromRequestParts<AppState> for $name<A> {
+        impl<A: PrincipalExtractor> FromRequestParts<AppState> for $name<A> {
             type Rejection = Rejection;
 
             async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<$name<A>, Rejection> {

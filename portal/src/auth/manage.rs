@@ -8,17 +8,17 @@
 
 use activity::act::{Act, By as Who, Note};
 use activity::audit::{Actor, AuditError, Risk};
-use activity::password_reset::{self, By, Request};
+use activity::password_reset::{self, ResetMailOutcome, ResetRequester};
 use billing::action::{self, NewRequest};
 use billing::approval::{Gate, Requested, wanted};
 use schemas::db::{Database, next_ids};
-use schemas::identity::{self, Account, AccountFilter, Ending, IdleLimits, Role, User};
+use schemas::identity::{self, Account, AccountFilter, IdleLimits, Role, SessionsToEnd, User};
 use schemas::ids::{CustomerId, UserId};
 use schemas::window::instant_text;
 use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor};
 
-use super::notice::{self, How};
+use super::notice::{self, PasswordChange};
 use super::password::NewHash;
 use super::second_factor;
 use super::users::UserError;
@@ -26,7 +26,7 @@ use crate::sign_in::SessionLimits;
 
 /// Who changes something, and when.
 #[derive(Clone, Copy, Debug)]
-pub struct Change<'a> {
+pub struct ChangeContext<'a> {
     pub actor: Actor<'a>,
     pub now_ms: i64,
 }
@@ -34,28 +34,28 @@ pub struct Change<'a> {
 /// What became of a change that the rules of risk look at.
 #[derive(Clone, PartialEq, Debug)]
 #[must_use = "commit it"]
-pub enum Managed {
+pub enum ManagedChange {
     /// It is done; what its entry says.
     Done(Note),
     /// A second admin decides.
     Waits(Requested),
 }
 
-impl Managed {
+impl ManagedChange {
     /// Commits what was done, or the request; which of both, `Some` where a second admin was asked.
     ///
     /// # Errors
     /// As [`Act::commit`].
     pub async fn commit(self, act: Act) -> Result<Option<Requested>, AuditError> {
         match self {
-            Managed::Done(note) => act.commit(note).await.map(|_| None),
-            Managed::Waits(requested) => act.commit_entered(requested.entered).await.map(|_| Some(requested)),
+            ManagedChange::Done(note) => act.commit(note).await.map(|_| None),
+            ManagedChange::Waits(requested) => act.commit_entered(requested.entered).await.map(|_| Some(requested)),
         }
     }
 }
 
 /// The request where a second admin decides; the risk of what may be done.
-async fn gate(connection: &mut AnyConnection, wanted: &NewRequest, by: Change<'_>) -> Result<Gate, UserError> {
+async fn gate(connection: &mut AnyConnection, wanted: &NewRequest, by: ChangeContext<'_>) -> Result<Gate, UserError> {
     Ok(action::gate(connection, wanted, &Who::from(by.actor), by.now_ms).await?)
 }
 
@@ -119,7 +119,7 @@ async fn locked(connection: &mut AnyConnection, id: UserId) -> Result<User, User
 }
 
 /// What must not be taken from this user: by accident from oneself, and from the last admin.
-async fn check_can_lose(connection: &mut AnyConnection, user: &User, by: Change<'_>) -> Result<(), UserError> {
+async fn check_can_lose(connection: &mut AnyConnection, user: &User, by: ChangeContext<'_>) -> Result<(), UserError> {
     if by.actor.user == Some(user.id) {
         return Err(UserError::Oneself);
     }
@@ -142,7 +142,7 @@ fn note(action: &str, user: UserId, email: &str, change: serde_json::Value, risk
 
 /// Ends whatever lets a user in without the password.
 async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, UserError> {
-    let ended = identity::end_sessions(&mut *connection, user, Ending::All).await?;
+    let ended = identity::end_sessions(&mut *connection, user, SessionsToEnd::All).await?;
     password_reset::void(connection, user).await?;
     Ok(ended)
 }
@@ -151,7 +151,11 @@ async fn put_out(connection: &mut AnyConnection, user: UserId) -> Result<u64, Us
 ///
 /// # Errors
 /// When they are disabled, are who asks, or are the last admin.
-pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Managed, UserError> {
+pub async fn disable(
+    connection: &mut AnyConnection,
+    id: UserId,
+    by: ChangeContext<'_>,
+) -> Result<ManagedChange, UserError> {
     let user = locked(&mut *connection, id).await?;
     check_can_lose(&mut *connection, &user, by).await?;
     if user.disabled_at_ms.is_some() {
@@ -160,7 +164,7 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
     if user.role == Role::Admin {
         let wanted = wanted::admin_deleted(id, &user.email);
         if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
-            return Ok(Managed::Waits(requested));
+            return Ok(ManagedChange::Waits(requested));
         }
     }
     identity::set_disabled(&mut *connection, id, Some(by.now_ms)).await?;
@@ -168,14 +172,18 @@ pub async fn disable(connection: &mut AnyConnection, id: UserId, by: Change<'_>)
     identity::forget_devices(&mut *connection, id).await?;
     let change = json!({ "sessions_ended": sessions });
     let note = note("user.disable", id, &user.email, change, risk_of(user.role));
-    Ok(Managed::Done(note))
+    Ok(ManagedChange::Done(note))
 }
 
 /// Lets a user sign in again.
 ///
 /// # Errors
 /// When they are not disabled, or the account of their customer was deleted.
-pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Managed, UserError> {
+pub async fn enable(
+    connection: &mut AnyConnection,
+    id: UserId,
+    by: ChangeContext<'_>,
+) -> Result<ManagedChange, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(disabled_at_ms) = user.disabled_at_ms else {
         return Err(UserError::IsEnabled(user.email));
@@ -186,13 +194,13 @@ pub async fn enable(connection: &mut AnyConnection, id: UserId, by: Change<'_>) 
     if user.role == Role::Admin {
         let wanted = wanted::admin_created(id, "Let the admin sign in again:", &user.email);
         if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
-            return Ok(Managed::Waits(requested));
+            return Ok(ManagedChange::Waits(requested));
         }
     }
     identity::set_disabled(&mut *connection, id, None).await?;
     let change = json!({ "disabled_at_ms": disabled_at_ms });
     let note = note("user.enable", id, &user.email, change, risk_of(user.role));
-    Ok(Managed::Done(note))
+    Ok(ManagedChange::Done(note))
 }
 
 /// Gives a user another role, and ends every session. `customer` is set exactly for the role customer.
@@ -204,8 +212,8 @@ pub async fn set_role(
     id: UserId,
     role: Role,
     customer: Option<CustomerId>,
-    by: Change<'_>,
-) -> Result<Managed, UserError> {
+    by: ChangeContext<'_>,
+) -> Result<ManagedChange, UserError> {
     let user = locked(&mut *connection, id).await?;
     if (role == Role::Customer) != customer.is_some() {
         return Err(UserError::Customer);
@@ -223,7 +231,7 @@ pub async fn set_role(
     if [user.role, role].contains(&Role::Admin) {
         let wanted = wanted::admin_role(id, role.name(), customer, &user.email);
         if let Gate::Waits(requested) = gate(&mut *connection, &wanted, by).await? {
-            return Ok(Managed::Waits(requested));
+            return Ok(ManagedChange::Waits(requested));
         }
     }
     identity::set_role(&mut *connection, id, role, customer).await?;
@@ -233,7 +241,7 @@ pub async fn set_role(
         "after": { "role": role.name(), "customer": customer },
         "sessions_ended": sessions,
     });
-    Ok(Managed::Done(note(
+    Ok(ManagedChange::Done(note(
         "user.set_role",
         id,
         &user.email,
@@ -249,11 +257,11 @@ pub async fn set_role(
 pub async fn end_sessions(
     connection: &mut AnyConnection,
     id: UserId,
-    ending: Ending<'_>,
+    ending: SessionsToEnd<'_>,
 ) -> Result<(u64, Note), UserError> {
     let user = locked(&mut *connection, id).await?;
     let ended = identity::end_sessions(&mut *connection, id, ending).await?;
-    if let (Ending::One(name), 0) = (ending, ended) {
+    if let (SessionsToEnd::One(name), 0) = (ending, ended) {
         return Err(UserError::NoSession(name.to_owned()));
     }
     let change = json!({ "sessions_ended": ended });
@@ -265,12 +273,12 @@ pub async fn end_sessions(
 ///
 /// # Errors
 /// When they are disabled, or so many were mailed that none can be for now.
-pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'_>) -> Result<Note, UserError> {
+pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: ChangeContext<'_>) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
-    match password_reset::request(&mut *connection, id, By::Staff, by.actor.ip, by.now_ms).await? {
-        Request::Mailed => {}
-        Request::Nobody => return Err(UserError::IsDisabled(user.email)),
-        Request::TooMany { until_ms } => {
+    match password_reset::request(&mut *connection, id, ResetRequester::Staff, by.actor.ip, by.now_ms).await? {
+        ResetMailOutcome::Mailed => {}
+        ResetMailOutcome::Nobody => return Err(UserError::IsDisabled(user.email)),
+        ResetMailOutcome::TooMany { until_ms } => {
             let until = instant_text(until_ms);
             return Err(UserError::EnoughMailed { until });
         }
@@ -286,7 +294,7 @@ pub async fn send_reset(connection: &mut AnyConnection, id: UserId, by: Change<'
 pub async fn reset_second_factor(
     connection: &mut AnyConnection,
     id: UserId,
-    by: Change<'_>,
+    by: ChangeContext<'_>,
 ) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     let Some(since_ms) = second_factor::reset(&mut *connection, id).await? else {
@@ -311,15 +319,15 @@ pub(crate) async fn put_password(
     connection: &mut AnyConnection,
     id: UserId,
     hash: &NewHash,
-    how: How,
-    by: Change<'_>,
+    how: PasswordChange,
+    by: ChangeContext<'_>,
 ) -> Result<Note, UserError> {
     let user = locked(&mut *connection, id).await?;
     identity::set_password_hash(&mut *connection, id, hash.as_str(), by.now_ms).await?;
     let sessions = put_out(&mut *connection, id).await?;
     let risk = match how {
-        How::Changed | How::Reset => Risk::Normal,
-        How::Staff => risk_of(user.role),
+        PasswordChange::Changed | PasswordChange::Reset => Risk::Normal,
+        PasswordChange::Staff => risk_of(user.role),
     };
     notice::password_changed(connection, id, how, by.actor.ip, by.now_ms).await?;
     let change = json!({ "sessions_ended": sessions });
@@ -336,7 +344,14 @@ pub async fn set_password(db: &Database, id: UserId, password: &str, by: Who, no
     let hash = NewHash::of(password, &user.email, &user.name).await?;
     let mut act = Act::begin(db, by, now_ms).await?;
     let (connection, actor) = act.parts();
-    let note = put_password(connection, id, &hash, How::Staff, Change { actor, now_ms }).await?;
+    let note = put_password(
+        connection,
+        id,
+        &hash,
+        PasswordChange::Staff,
+        ChangeContext { actor, now_ms },
+    )
+    .await?;
     act.commit(note).await?;
     Ok(())
 }

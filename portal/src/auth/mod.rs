@@ -32,23 +32,25 @@ mod token;
 mod totp;
 mod users;
 
-pub(crate) use crate::sign_in::{Guesser, PasswordLanes};
+pub(crate) use crate::sign_in::{AttemptSource, PasswordLanes};
 pub use crate::sign_in::{SessionLimits, SessionLimitsError};
 pub(crate) use agent::Agent;
 pub use agent::device_name;
 pub(crate) use csrf::{CsrfForm, OpenForm, PreSession, refuse_foreign_origin, same};
 pub(crate) use extract::{
-    Admin, Asker, ClientIp, Customer, Finance, Network, Operations, Ops, PAGES_ARE_FOR_SESSIONS, Principal, Staff,
+    Admin, ClientIp, Customer, Finance, Network, Operations, Ops, PAGES_ARE_FOR_SESSIONS, Principal,
+    PrincipalExtractor, Staff,
 };
 pub use extract::{Rejection, SignedIn};
 pub use manage::{
-    Change, Managed, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset, set_password,
-    set_role, user_named,
+    ChangeContext, ManagedChange, account, accounts, disable, enable, end_sessions, reset_second_factor, send_reset,
+    set_password, set_role, user_named,
 };
 pub use password::{MIN_PASSWORD_CHARS, PasswordError};
 pub(crate) use password::{NewHash, prepare as prepare_passwords, verify as verify_password};
 pub use schemas::identity::{
-    Account, AccountFilter as Filter, Attempt, Ending, MAX_ACCOUNTS as MAX_USERS, Outcome, Role, User, recent_attempts,
+    Account, AccountFilter as Filter, Attempt, MAX_ACCOUNTS as MAX_USERS, Outcome, Role, SessionsToEnd, User,
+    recent_attempts,
 };
 pub use session::{Session, sessions_of};
 pub(crate) use session::{

@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 
 /// How a password came to be another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum How {
+pub(crate) enum PasswordChange {
     /// By the user, who knew the one before.
     Changed,
     /// By a link that was mailed.
@@ -17,21 +17,21 @@ pub(crate) enum How {
     Staff,
 }
 
-impl How {
+impl PasswordChange {
     fn name(self) -> &'static str {
         match self {
-            How::Changed => "changed",
-            How::Reset => "reset",
-            How::Staff => "staff",
+            PasswordChange::Changed => "changed",
+            PasswordChange::Reset => "reset",
+            PasswordChange::Staff => "staff",
         }
     }
 
     /// As the audit log names it.
     pub(super) fn action(self) -> &'static str {
         match self {
-            How::Changed => "user.password_change",
-            How::Reset => "user.password_reset",
-            How::Staff => "user.set_password",
+            PasswordChange::Changed => "user.password_change",
+            PasswordChange::Reset => "user.password_reset",
+            PasswordChange::Staff => "user.set_password",
         }
     }
 }
@@ -40,7 +40,7 @@ impl How {
 pub(super) async fn password_changed(
     connection: &mut AnyConnection,
     user: UserId,
-    how: How,
+    how: PasswordChange,
     ip: &str,
     now_ms: i64,
 ) -> Result<(), EventError> {

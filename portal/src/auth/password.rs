@@ -130,7 +130,7 @@ pub(crate) async fn verify(place: PasswordPlace, password: String, stored: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sign_in::{Guesser, PasswordLanes};
+    use crate::sign_in::{AttemptSource, PasswordLanes};
 
     #[test]
     fn the_policy_refuses_what_is_short_or_guessed_first() {
@@ -149,7 +149,10 @@ mod tests {
         let stored = hash("correct horse").await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         let check = async |password: &str, stored: Option<String>| {
-            let place = lanes.enter(Guesser::Known("device"), "ada@example.net").await.unwrap();
+            let place = lanes
+                .enter(AttemptSource::Known("device"), "ada@example.net")
+                .await
+                .unwrap();
             verify(place, password.to_owned(), stored).await
         };
         assert!(check("correct horse", Some(stored.clone())).await);

@@ -12,7 +12,7 @@
 //!   code is deleted as it is used.
 
 use schemas::db::Database;
-use schemas::identity::{self, Ending};
+use schemas::identity::{self, SessionsToEnd};
 use schemas::ids::UserId;
 use schemas::secret::{SecretError, TWO_FACTOR, Vault};
 use sha2::{Digest as _, Sha256};
@@ -43,7 +43,7 @@ pub(crate) enum SecondFactor {
 
 /// What was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Means {
+pub(crate) enum SecondFactorMethod {
     App,
     RecoveryCode,
 }
@@ -114,11 +114,11 @@ pub(crate) async fn accept(
     user: UserId,
     typed: &str,
     now_ms: i64,
-) -> Result<Option<Means>, SecretError> {
+) -> Result<Option<SecondFactorMethod>, SecretError> {
     let code = compact(typed);
     if code.len() == RECOVERY_CHARS {
         let is_used = identity::use_recovery_code(connection, user, &recovery_hash(user, &code)).await?;
-        return Ok(is_used.then_some(Means::RecoveryCode));
+        return Ok(is_used.then_some(SecondFactorMethod::RecoveryCode));
     }
     let Some(stored) = identity::confirmed_secret(&mut *connection, user).await? else {
         return Ok(None);
@@ -128,7 +128,7 @@ pub(crate) async fn accept(
         return Ok(None);
     };
     let is_accepted = identity::accept_code_step(connection, user, &stored, step).await?;
-    Ok(is_accepted.then_some(Means::App))
+    Ok(is_accepted.then_some(SecondFactorMethod::App))
 }
 
 /// Recovery codes in place of all there were; shown once.
@@ -149,7 +149,7 @@ pub(super) async fn reset(connection: &mut AnyConnection, user: UserId) -> Resul
     let since_ms = identity::second_factor(&mut *connection, user).await?.since_ms;
     if since_ms.is_some() {
         identity::turn_off_second_factor(&mut *connection, user).await?;
-        identity::end_sessions(connection, user, Ending::All).await?;
+        identity::end_sessions(connection, user, SessionsToEnd::All).await?;
     }
     Ok(since_ms)
 }

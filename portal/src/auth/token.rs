@@ -16,7 +16,7 @@ use sqlx::{AnyConnection, AnyExecutor};
 
 use super::session::token_hash;
 use super::users::UserError;
-use super::{Guesser, PasswordLanes, notice, second_factor, verify_password};
+use super::{AttemptSource, PasswordLanes, notice, second_factor, verify_password};
 use crate::sign_in::Used;
 use crate::state::AppState;
 
@@ -123,7 +123,7 @@ pub async fn issue_token(
     // Before the transaction: it takes a while.
     let stored = identity::password_hash(db.pool(), user).await?;
     let lanes = PasswordLanes::default();
-    let place = lanes.enter(Guesser::Known("command line"), &found.email).await;
+    let place = lanes.enter(AttemptSource::Known("command line"), &found.email).await;
     let place = place.map_err(|_| UserError::NotProved(found.email.clone()))?;
     let hash = stored.clone().unwrap_or_default();
     let is_right = verify_password(place, proof.password.to_owned(), stored).await;

@@ -14,7 +14,7 @@ use schemas::secret::SecretError;
 use schemas::text::{is_plain, is_plain_text};
 use sqlx::AnyConnection;
 
-use super::manage::Managed;
+use super::manage::ManagedChange;
 use super::password::{NewHash, PasswordError};
 use crate::error::Failure;
 
@@ -207,7 +207,7 @@ pub async fn add_user(
     new: &CheckedUser,
     by: &By,
     now_ms: i64,
-) -> Result<(UserId, Managed), UserError> {
+) -> Result<(UserId, ManagedChange), UserError> {
     if let Some(customer) = new.customer {
         check_customer(&mut *connection, customer).await?;
     }
@@ -228,7 +228,7 @@ pub async fn add_user(
         identity::set_disabled(&mut *connection, id, Some(now_ms)).await?;
         let wanted = wanted::admin_created(id, "Add the admin", &new.email);
         match action::gate(&mut *connection, &wanted, by, now_ms).await? {
-            Gate::Waits(requested) => return Ok((id, Managed::Waits(requested))),
+            Gate::Waits(requested) => return Ok((id, ManagedChange::Waits(requested))),
             Gate::Passes(of) => risk = of,
         }
         identity::set_disabled(&mut *connection, id, None).await?;
@@ -241,5 +241,5 @@ pub async fn add_user(
         .change(serde_json::json!({ "after": { "role": new.role.name(), "customer": new.customer } }))
         .personal(serde_json::json!({ "after": { "email": new.email, "name": new.name } }))
         .risk(risk);
-    Ok((id, Managed::Done(note)))
+    Ok((id, ManagedChange::Done(note)))
 }

@@ -131,7 +131,7 @@ pub(super) fn operation_id(endpoint: &Endpoint) -> String {
 }
 
 /// Who may and whose things, in a sentence.
-fn who_may(access: Access) -> String {
+fn required_access(access: Access) -> String {
     let Some(roles) = access.roles() else {
         return "For anybody.".to_owned();
     };
@@ -155,7 +155,7 @@ fn path_item(endpoint: &Endpoint, operation: &Operation) -> PathItem {
         .operation_id(Some(operation_id(endpoint)))
         .tag(operation.area.name())
         .summary(Some(operation.summary))
-        .description(Some(who_may(endpoint.access)))
+        .description(Some(required_access(endpoint.access)))
         .extensions(Some(ExtensionsBuilder::new().add("x-roles", roles).build()))
         .response("200", answered((operation.answer)().as_ref()));
     for name in names_in(endpoint.path) {

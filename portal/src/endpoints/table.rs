@@ -77,7 +77,7 @@ pub(super) fn rows() -> Vec<Endpoint> {
         get("/api/v1/services", Customer, api::usage::services).read()
             .documented(Operation::new(Area::Usage, "List services").answers::<api::usage::ServicesAnswer>()),
         get("/api/v1/services/{service}/usage", Customer, api::usage::usage).read()
-            .documented(Operation::new(Area::Usage, "Read the usage of a service as a series").query::<range::Asked>().answers::<series::UsageAnswer>()),
+            .documented(Operation::new(Area::Usage, "Read the usage of a service as a series").query::<range::RangeQuery>().answers::<series::UsageAnswer>()),
         get("/api/v1/services/{service}/period", Customer, api::usage::period).read()
             .documented(Operation::new(Area::Usage, "Read what a service used in its current billing period").answers::<api::usage::PeriodAnswer>()),
 
@@ -101,7 +101,7 @@ pub(super) fn rows() -> Vec<Endpoint> {
         get("/payment-methods", Customer, payment_methods::list),
         form("/payment-methods/add", Customer, payment_methods::add),
         form("/payment-methods/finish", Customer, payment_methods::finish),
-        get("/payment-methods/return", Customer, payment_methods::came_back),
+        get("/payment-methods/return", Customer, payment_methods::gateway_return),
         form("/payment-methods/return", Customer, payment_methods::returned),
         form("/payment-methods/{method}/default", Customer, payment_methods::make_default),
         form("/payment-methods/{method}/remove", Customer, payment_methods::remove),
@@ -138,7 +138,7 @@ pub(super) fn rows() -> Vec<Endpoint> {
         get("/subscriptions/{subscription}/cancel", Customer, subscriptions::cancel::show).heavy(),
         form("/subscriptions/{subscription}/cancel", Customer, subscriptions::cancel::make).heavy(),
         form("/subscriptions/{subscription}/resume", Customer, subscriptions::resume).read(),
-        form("/subscriptions/{subscription}/changes/{change}/cancel", Customer, subscriptions::take_change_back).read(),
+        form("/subscriptions/{subscription}/changes/{change}/cancel", Customer, subscriptions::withdraw_change).read(),
         get("/api/v1/subscriptions", Customer, api::subscriptions::list).read()
             .documented(Operation::new(Area::Subscriptions, "List subscriptions").answers::<api::subscriptions::SubscriptionsAnswer>()),
         get("/api/v1/subscriptions/{subscription}", Customer, api::subscriptions::one).read()
@@ -176,7 +176,7 @@ pub(super) fn rows() -> Vec<Endpoint> {
         get("/api/v1/ops/overview", Ops, api::network::overview).read()
             .documented(Operation::new(Area::Operations, "Read traffic of the whole network over time").query::<overview::query::OverviewQuery>().answers::<overview::Answer>()),
         get("/api/v1/ops/services/{service}/usage", Ops, api::usage::usage_for_staff).read()
-            .documented(Operation::new(Area::Operations, "Read the usage of any service as a series").query::<range::Asked>().answers::<series::UsageAnswer>()),
+            .documented(Operation::new(Area::Operations, "Read the usage of any service as a series").query::<range::RangeQuery>().answers::<series::UsageAnswer>()),
         get("/ops/jobs", Operations, jobs::show),
         get("/ops/jobs/{job}", Operations, jobs::show_one),
         form("/ops/jobs/{job}/run", Operations, jobs::run),

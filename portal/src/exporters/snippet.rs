@@ -21,7 +21,7 @@ const INTERFACES_NAMED: usize = 12;
 
 /// What is known of an exporter.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ObservedExporter {
     pub(crate) address: Address,
     /// Its block in the configuration.
     pub(crate) config: Option<ExporterConfig>,
@@ -52,7 +52,7 @@ pub(crate) struct Snippet {
 }
 
 /// What is missing for one exporter, in order of weight.
-pub(crate) fn reasons(seen: &Seen) -> Vec<Reason> {
+pub(crate) fn reasons(seen: &ObservedExporter) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if seen.config.is_none() {
         reasons.push(Reason::NotListed);
@@ -68,7 +68,7 @@ pub(crate) fn reasons(seen: &Seen) -> Vec<Reason> {
 }
 
 /// The missing configuration of all exporters; `None` when nothing is missing.
-pub(crate) fn snippet(all: &[Seen]) -> Option<Snippet> {
+pub(crate) fn snippet(all: &[ObservedExporter]) -> Option<Snippet> {
     let mut snippet = Snippet {
         toml: String::new(),
         exporters: 0,
@@ -89,7 +89,7 @@ pub(crate) fn snippet(all: &[Seen]) -> Option<Snippet> {
     (snippet.exporters > 0).then_some(snippet)
 }
 
-fn block(seen: &Seen, reasons: &[Reason]) -> String {
+fn block(seen: &ObservedExporter, reasons: &[Reason]) -> String {
     let config = seen
         .config
         .clone()
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_unlisted_exporter_gets_a_block_that_changes_nothing_yet() {
-        let seen = Seen {
+        let seen = ObservedExporter {
             address: address("2001:db8::1"),
             config: None,
             rate_unknown: true,
@@ -292,7 +292,7 @@ mod tests {
             tunnels: TunnelMode::Inner,
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
-        let seen = Seen {
+        let seen = ObservedExporter {
             address: config.address.host().unwrap(),
             config: Some(config.clone()),
             rate_unknown: true,
@@ -310,7 +310,7 @@ mod tests {
             sampling_rate: Some(100),
             ..ExporterConfig::unlisted(address("192.0.2.1"))
         };
-        let seen = Seen {
+        let seen = ObservedExporter {
             address: config.address.host().unwrap(),
             config: Some(config.clone()),
             rate_unknown: false,
@@ -325,13 +325,13 @@ mod tests {
 
     #[test]
     fn several_blocks_make_one_file_and_the_complete_need_none() {
-        let unlisted = |text| Seen {
+        let unlisted = |text| ObservedExporter {
             address: address(text),
             config: None,
             rate_unknown: false,
             interfaces: vec![],
         };
-        let complete = Seen {
+        let complete = ObservedExporter {
             config: Some(ExporterConfig::unlisted(address("192.0.2.3"))),
             ..unlisted("192.0.2.3")
         };

@@ -9,9 +9,9 @@ use schemas::metering::{ExporterConfig, MeterDirection, MeterMode};
 use serde::Serialize;
 use tables::flow::Boundary;
 
+use super::counter_reconciliation::CounterReconciliationView;
 use super::interfaces::SnmpView;
 use super::records::{self, RecordFact};
-use super::truth::TruthView;
 
 /// An exporter is late after this, and silent after that. Template refresh and active timeouts are about a minute.
 const LATE_AFTER_MS: i64 = 2 * 60_000;
@@ -174,7 +174,7 @@ pub(crate) struct ExporterView {
     pub(crate) domains: Vec<Domain>,
     pub(crate) interfaces: Vec<Interface>,
     /// Flows against counters in the last whole hour; empty where no counters are reported.
-    pub(crate) truth: Vec<TruthView>,
+    pub(crate) truth: Vec<CounterReconciliationView>,
     /// What its records mean.
     pub(crate) records: Vec<RecordFact>,
     /// How asking it for names and counters goes; `None` where it is not asked.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Patience;
-use super::stream::{GivenUp, Pace};
+use super::ClientTimeouts;
+use super::stream::{CloseReason, Pace};
 use crate::client::grouped;
 
 type Id = u64;
@@ -76,21 +76,21 @@ impl Register {
 
 /// No place, and nobody who would give way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Refused;
+pub(super) struct NoCapacity;
 
 /// All connections of a server.
 #[derive(Debug)]
 pub(crate) struct Connections {
     max: usize,
     max_per_client: usize,
-    patience: Patience,
+    patience: ClientTimeouts,
     register: Mutex<Register>,
     refused: AtomicU64,
-    given_up: [AtomicU64; GivenUp::ALL.len()],
+    given_up: [AtomicU64; CloseReason::ALL.len()],
 }
 
 impl Connections {
-    pub(crate) fn new(max: usize, max_per_client: usize, patience: Patience) -> Arc<Connections> {
+    pub(crate) fn new(max: usize, max_per_client: usize, patience: ClientTimeouts) -> Arc<Connections> {
         Arc::new(Connections {
             max: max.max(1),
             max_per_client: max_per_client.max(1),
@@ -122,18 +122,18 @@ impl Connections {
 
     /// Connections that were given up since the start, by cause.
     pub(crate) fn given_up(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = GivenUp::ALL.into_iter().zip(&self.given_up);
+        let counts = CloseReason::ALL.into_iter().zip(&self.given_up);
         counts.map(|(why, count)| (why.name(), count.load(Ordering::Relaxed)))
     }
 
-    fn count(&self, why: GivenUp) {
-        let index = GivenUp::ALL.iter().position(|one| *one == why).unwrap_or_default();
+    fn count(&self, why: CloseReason) {
+        let index = CloseReason::ALL.iter().position(|one| *one == why).unwrap_or_default();
         self.given_up[index].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets a connection in. Where its client, or all together, have too many, the one that has waited longest for its client
     /// gives way; where all are being answered, there is no place.
-    pub(super) fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Admitted, Refused> {
+    pub(super) fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Admitted, NoCapacity> {
         let client = client.map(grouped);
         let mut register = self.register();
         if let Some(client) = client
@@ -170,12 +170,12 @@ impl Connections {
         })
     }
 
-    fn displace(&self, register: &mut Register, longest: Option<Id>) -> Result<(), Refused> {
+    fn displace(&self, register: &mut Register, longest: Option<Id>) -> Result<(), NoCapacity> {
         let Some(entry) = longest.and_then(|id| register.remove(id)) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused);
+            return Err(NoCapacity);
         };
-        self.count(GivenUp::Displaced);
+        self.count(CloseReason::Displaced);
         entry.displaced.notify_one();
         Ok(())
     }

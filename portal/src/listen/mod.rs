@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 pub(crate) use connections::Connections;
-use connections::Refused;
+use connections::NoCapacity;
 use stream::ClientStream;
 pub(crate) use stream::Pace;
 
@@ -46,7 +46,7 @@ use crate::client::Proxies;
 
 /// How long a client is waited for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ClientTimeouts {
     /// From connecting, or from the first byte of a further request, until the request's header is there.
     pub(crate) header: Duration,
     /// Until the body of a request is there, where nobody reads it.
@@ -62,8 +62,8 @@ pub(crate) struct Patience {
 /// Until the body of a request is there.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-impl Patience {
-    pub(crate) const DEFAULT: Patience = Patience {
+impl ClientTimeouts {
+    pub(crate) const DEFAULT: ClientTimeouts = ClientTimeouts {
         header: Duration::from_secs(10),
         // Who reads it gives up before, with an answer.
         body: Duration::from_secs(45),
@@ -113,7 +113,7 @@ pub(crate) async fn run(
                         tasks.spawn(task);
                     }
                     // Closed without a word: words would wait for somebody to take them.
-                    Err(Refused) => drop(stream),
+                    Err(NoCapacity) => drop(stream),
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::Patience;
+use super::ClientTimeouts;
 
 /// Why a connection is given up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum GivenUp {
+pub(crate) enum CloseReason {
     /// No whole header in time.
     Header,
     /// No whole body in time.
@@ -25,23 +25,23 @@ pub(crate) enum GivenUp {
     Displaced,
 }
 
-impl GivenUp {
-    pub(crate) const ALL: [GivenUp; 5] = [
-        GivenUp::Header,
-        GivenUp::Body,
-        GivenUp::Idle,
-        GivenUp::Stalled,
-        GivenUp::Displaced,
+impl CloseReason {
+    pub(crate) const ALL: [CloseReason; 5] = [
+        CloseReason::Header,
+        CloseReason::Body,
+        CloseReason::Idle,
+        CloseReason::Stalled,
+        CloseReason::Displaced,
     ];
 
     /// Its name in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            GivenUp::Header => "header_timeout",
-            GivenUp::Body => "body_timeout",
-            GivenUp::Idle => "idle_timeout",
-            GivenUp::Stalled => "stalled",
-            GivenUp::Displaced => "displaced",
+            CloseReason::Header => "header_timeout",
+            CloseReason::Body => "body_timeout",
+            CloseReason::Idle => "idle_timeout",
+            CloseReason::Stalled => "stalled",
+            CloseReason::Displaced => "displaced",
         }
     }
 }
@@ -70,7 +70,7 @@ struct State {
 
 /// What a client was last seen to do.
 pub(crate) struct Pace {
-    patience: Patience,
+    patience: ClientTimeouts,
     state: Mutex<State>,
     /// Told whenever the client is waited for, and whenever it is not any more.
     waits_for_client: Box<dyn Fn(bool) + Send + Sync>,
@@ -86,7 +86,7 @@ impl std::fmt::Debug for Pace {
 
 impl Pace {
     /// Of a connection that was just accepted.
-    pub(super) fn new(patience: Patience, waits_for_client: impl Fn(bool) + Send + Sync + 'static) -> Pace {
+    pub(super) fn new(patience: ClientTimeouts, waits_for_client: impl Fn(bool) + Send + Sync + 'static) -> Pace {
         Pace {
             patience,
             state: Mutex::new(State {
@@ -146,19 +146,19 @@ impl Pace {
     }
 
     /// When the client's time is over, as things stand, and what it is then given up for.
-    pub(super) fn deadline(&self) -> Option<(Instant, GivenUp)> {
+    pub(super) fn deadline(&self) -> Option<(Instant, CloseReason)> {
         let state = self.state();
         let patience = &self.patience;
-        let limit: Option<(Duration, GivenUp)> = match state.phase {
-            Phase::Header => Some((patience.header, GivenUp::Header)),
-            Phase::Body => Some((patience.body, GivenUp::Body)),
+        let limit: Option<(Duration, CloseReason)> = match state.phase {
+            Phase::Header => Some((patience.header, CloseReason::Header)),
+            Phase::Body => Some((patience.body, CloseReason::Body)),
             Phase::Answer => None,
-            Phase::Between => Some((patience.idle, GivenUp::Idle)),
+            Phase::Between => Some((patience.idle, CloseReason::Idle)),
         };
         let waits = limit.map(|(limit, why)| (state.since + limit, why));
         let stalls = state
             .stalled_since
-            .map(|since| (since + patience.stall, GivenUp::Stalled));
+            .map(|since| (since + patience.stall, CloseReason::Stalled));
         [waits, stalls].into_iter().flatten().min()
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connections::Admitted;
-use super::stream::GivenUp;
+use super::stream::CloseReason;
 use super::*;
 
 fn ip(text: &str) -> Option<IpAddr> {
@@ -30,7 +30,7 @@ fn counts(connections: &Connections, name: &str) -> u64 {
 
 #[tokio::test]
 async fn a_client_displaces_its_own_and_all_together_the_longest_waiting() {
-    let connections = Connections::new(4, 2, Patience::DEFAULT);
+    let connections = Connections::new(4, 2, ClientTimeouts::DEFAULT);
     let first = connections.admit(ip("2001:db8::1")).unwrap();
     let second = connections.admit(ip("2001:db8::2")).unwrap();
     // The same /64: one client.
@@ -49,7 +49,7 @@ async fn a_client_displaces_its_own_and_all_together_the_longest_waiting() {
     for busy in [&fourth, &fifth, &sixth] {
         busy.pace().request_is_whole();
     }
-    assert_eq!(connections.admit(ip("192.0.2.4")).unwrap_err(), Refused);
+    assert_eq!(connections.admit(ip("192.0.2.4")).unwrap_err(), NoCapacity);
     second.pace().answered();
     let _seventh = connections.admit(ip("192.0.2.4")).unwrap();
     assert!(is_displaced(&second).await);
@@ -60,7 +60,7 @@ async fn a_client_displaces_its_own_and_all_together_the_longest_waiting() {
 
 #[tokio::test]
 async fn trusted_proxies_have_no_share_of_their_own() {
-    let connections = Connections::new(8, 2, Patience::DEFAULT);
+    let connections = Connections::new(8, 2, ClientTimeouts::DEFAULT);
     let held: Vec<Admitted> = (0..8).map(|_| connections.admit(None).unwrap()).collect();
     assert_eq!(connections.open(), 8);
     let _next = connections.admit(None).unwrap();
@@ -68,9 +68,9 @@ async fn trusted_proxies_have_no_share_of_their_own() {
 }
 
 /// With one limit that is over soon, and others that are not while a test runs.
-fn impatient(of: impl FnOnce(&mut Patience)) -> Patience {
+fn impatient(of: impl FnOnce(&mut ClientTimeouts)) -> ClientTimeouts {
     let long = Duration::from_secs(3_600);
-    let mut patience = Patience {
+    let mut patience = ClientTimeouts {
         header: long,
         body: long,
         idle: long,
@@ -146,7 +146,7 @@ async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
         }
         read.abort();
     }
-    assert_eq!(counts(&connections, GivenUp::Stalled.name()), 1);
+    assert_eq!(counts(&connections, CloseReason::Stalled.name()), 1);
 }
 
 /// A server with one page, and what stops it.
@@ -158,7 +158,7 @@ async fn server() -> (
 ) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = Connections::new(64, 32, Patience::DEFAULT);
+    let connections = Connections::new(64, 32, ClientTimeouts::DEFAULT);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let shared = Arc::clone(&connections);
     let running = tokio::spawn(async move {

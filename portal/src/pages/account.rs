@@ -21,11 +21,11 @@ use axum_extra::extract::CookieJar;
 use schemas::{identity, inventory};
 
 use crate::action;
-use crate::auth::manage::{Change, put_password};
-use crate::auth::notice::How;
+use crate::auth::manage::{ChangeContext, put_password};
+use crate::auth::notice::PasswordChange;
 use crate::auth::second_factor::{SecondFactor, second_factor_of};
 use crate::auth::{
-    Agent, CsrfForm, Guesser, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, StepUp, open_session,
+    Agent, AttemptSource, CsrfForm, MIN_PASSWORD_CHARS, NewHash, PasswordError, SignedIn, StepUp, open_session,
     session_cookie, sessions_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
@@ -137,7 +137,7 @@ async fn account_page(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct AccountQuery {
     #[serde(default)]
     changed: String,
 }
@@ -145,7 +145,7 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     State(state): State<AppState>,
     who: SignedIn,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<AccountQuery>,
 ) -> Result<Response, PageError> {
     let done = match shown.changed.as_str() {
         "password" => Some("The password was changed. Every other session was ended."),
@@ -168,7 +168,7 @@ pub(crate) async fn show(
 /// What shows that this is the password of who is signed in; `None` where it is not. Guesses are counted for the session: those
 /// of others hold up nobody who is signed in. What goes by it asks in its transaction whether it still holds.
 pub(crate) async fn step_up(state: &AppState, who: &SignedIn, password: String) -> Result<Option<StepUp>, Failure> {
-    let guesser = Guesser::Known(&who.session);
+    let guesser = AttemptSource::Known(&who.session);
     if let Err(retry_after_s) = state.sign_in_throttle().take(guesser, &who.user.email, state.now_ms()) {
         state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
@@ -222,7 +222,7 @@ pub(crate) async fn change(
     }
     let lane = state
         .password_lanes()
-        .enter(Guesser::Known(&who.session), &who.user.email);
+        .enter(AttemptSource::Known(&who.session), &who.user.email);
     let place = lane.await.map_err(Failure::from)?;
     let hash = match NewHash::of(&form.new, &who.user.email, &who.user.name).await {
         Ok(hash) => hash,
@@ -231,7 +231,7 @@ pub(crate) async fn change(
     };
     drop(place);
     let ip = agent.ip_text();
-    let by = Change {
+    let by = ChangeContext {
         actor: who.actor(&ip),
         now_ms: state.now_ms(),
     };
@@ -240,7 +240,7 @@ pub(crate) async fn change(
         drop(act);
         return refused("The current password is not right.".to_owned()).await;
     }
-    let note = put_password(act.connection(), who.user.id, &hash, How::Changed, by).await?;
+    let note = put_password(act.connection(), who.user.id, &hash, PasswordChange::Changed, by).await?;
     // All sessions ended, and this browser goes on with a new one.
     let user = (who.user.id, who.user.role);
     let token = open_session(&state, act.connection(), user, None, &agent).await?;

@@ -15,20 +15,20 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::money::Money;
 use schemas::period::AnchorDay;
 
-use crate::action::{self, Draft, Fields, Refused, said};
+use crate::action::{self, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::customer::{metered_usage, services_of, top_ups};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::form_token;
 use crate::pages::credit::{bought, currency_of};
-use crate::pages::paying::{self, MethodChoice, UnderWay};
+use crate::pages::paying::{self, MethodChoice, PendingPayment};
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
 
 #[derive(Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct BudgetQuery {
     #[serde(default)]
     done: String,
     /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
@@ -150,7 +150,7 @@ struct BudgetPage {
     /// Invoices that are open: paying all of them unlocks too.
     open_invoices: usize,
     methods: Vec<MethodChoice>,
-    under_way: Option<UnderWay>,
+    under_way: Option<PendingPayment>,
     draft: Draft,
     form_token: String,
     notice: Option<&'static str>,
@@ -160,7 +160,7 @@ struct BudgetPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<BudgetQuery>,
 ) -> Result<Response, PageError> {
     if let Some(payment) = paying::returned(&state, customer.id, None, &shown.payment_intent).await? {
         let page = format!("{PATH}?done={}", paying::outcome_name(&payment));
@@ -312,7 +312,7 @@ async fn render(state: &AppState, customer: &Customer, done: &str, draft: Draft)
             .collect(),
         alerts: alerts.iter().map(|alert| alert_row(alert, zone)).collect(),
         methods: paying::choices(state, customer.id).await?,
-        under_way: attempts.first().and_then(|last| UnderWay::of(last, zone)),
+        under_way: attempts.first().and_then(|last| PendingPayment::of(last, zone)),
         draft: draft.clone(),
         form_token: form_token(),
         notice,
@@ -326,7 +326,7 @@ async fn answer(
     customer: &Customer,
     form: &'static str,
     fields: Fields,
-    done: Result<&'static str, Refused>,
+    done: Result<&'static str, ActionFailure>,
 ) -> Result<Response, PageError> {
     match done {
         Ok(done) => Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response()),
@@ -343,7 +343,7 @@ async fn follow(state: &AppState, customer: CustomerId) {
 }
 
 /// Percentages as people write them: `50, 75, 90 %`.
-fn thresholds(text: &str) -> Result<Thresholds, Refused> {
+fn thresholds(text: &str) -> Result<Thresholds, ActionFailure> {
     let refuse = || {
         said(format!(
             "Alerts are 1 to {} different percentages between 1 and {}, such as 50, 75, 90, not {text:?}.",

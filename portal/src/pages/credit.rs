@@ -10,7 +10,7 @@ use activity::act::Note;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::payment::{Payment, PaymentError, State as Stand};
+use billing::payment::{Payment, PaymentError, PaymentState};
 use billing::settlement;
 use billing::top_up::{self, AUTOMATIC_NOTE, BOUGHT_NOTE, Cause, Limits, Movement, Purchase, TopUp, TopUpError};
 use jiff::tz::TimeZone;
@@ -19,13 +19,13 @@ use schemas::inventory;
 use schemas::money::{Currency, Money};
 use serde_json::json;
 
-use crate::action::{self, Draft, Fields, Refused, said};
+use crate::action::{self, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Customer, SignedIn};
 use crate::customer::top_ups;
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::once::{self, form_token};
-use crate::pages::paying::{self, MethodChoice, UnderWay};
+use crate::pages::paying::{self, MethodChoice, PendingPayment};
 use crate::pages::payment_methods::{gateway_words, method_of};
 use crate::query::{self, PageQuery};
 use crate::shell::Shell;
@@ -79,7 +79,7 @@ impl Amounts {
 }
 
 /// The amount that a form names: one that is offered, or another.
-fn chosen(fields: &Fields, name: &str, currency: Currency) -> Result<Money, Refused> {
+fn chosen(fields: &Fields, name: &str, currency: Currency) -> Result<Money, ActionFailure> {
     let own = format!("{name}_own");
     if fields.text(name) == OWN {
         return fields.money(&own, currency);
@@ -167,11 +167,11 @@ struct AttemptRow {
 
 fn attempt_row(payment: &Payment, methods: &[MethodChoice], zone: &TimeZone) -> AttemptRow {
     let (words, class) = match payment.state {
-        Stand::Succeeded => ("paid", "ok"),
-        Stand::Failed => ("declined", "warn"),
-        Stand::Cancelled => ("given up", ""),
-        Stand::RequiresAction => ("to be confirmed", "info"),
-        Stand::Intent | Stand::Unknown | Stand::Processing => ("under way", "info"),
+        PaymentState::Succeeded => ("paid", "ok"),
+        PaymentState::Failed => ("declined", "warn"),
+        PaymentState::Cancelled => ("given up", ""),
+        PaymentState::RequiresAction => ("to be confirmed", "info"),
+        PaymentState::Intent | PaymentState::Unknown | PaymentState::Processing => ("under way", "info"),
     };
     let id = payment.method.map(|method| method.to_string());
     let method = methods.iter().find(|method| Some(&method.id) == id.as_ref());
@@ -190,7 +190,7 @@ fn attempt_row(payment: &Payment, methods: &[MethodChoice], zone: &TimeZone) -> 
         words,
         class,
         error: match payment.state {
-            Stand::Failed => paying::error_words(&payment.error),
+            PaymentState::Failed => paying::error_words(&payment.error),
             _ => String::new(),
         },
     }
@@ -256,7 +256,7 @@ struct CreditPage {
     methods: Vec<MethodChoice>,
     /// A payment method is saved, or can be.
     takes_cards: bool,
-    under_way: Option<UnderWay>,
+    under_way: Option<PendingPayment>,
     amounts: Amounts,
     attempts: Vec<AttemptRow>,
     movements: Vec<MovementRow>,
@@ -269,7 +269,7 @@ struct CreditPage {
 }
 
 #[derive(Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct CreditQuery {
     #[serde(default)]
     done: String,
     /// The last movement of the page before.
@@ -283,7 +283,7 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<CreditQuery>,
 ) -> Result<Response, PageError> {
     if let Some(payment) = paying::returned(&state, customer.id, None, &shown.payment_intent).await? {
         let page = format!("{PATH}?done={}", paying::outcome_name(&payment));
@@ -292,7 +292,12 @@ pub(crate) async fn show(
     render(&state, &customer, &shown, Draft::default()).await
 }
 
-async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Draft) -> Result<Response, PageError> {
+async fn render(
+    state: &AppState,
+    customer: &Customer,
+    shown: &CreditQuery,
+    draft: Draft,
+) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let before: Option<TransactionId> = query::filter("before", &shown.before, "the id of a movement")?;
     let mut connection = state.db().pool().acquire().await?;
@@ -341,7 +346,7 @@ async fn render(state: &AppState, customer: &Customer, shown: &Shown, draft: Dra
         limits,
         takes_cards: !methods.is_empty() || paying::saves_methods(state),
         default_method: methods.first().map(|method| method.label.clone()),
-        under_way: attempts.first().and_then(|last| UnderWay::of(last, &zone)),
+        under_way: attempts.first().and_then(|last| PendingPayment::of(last, &zone)),
         amounts: Amounts::new(limits.amounts, limits.amounts[0], &draft, "buy", "amount"),
         attempts: attempts
             .iter()
@@ -370,7 +375,7 @@ pub(super) async fn bought(
     fields: &Fields,
     amount: Money,
     back: &str,
-) -> Result<Payment, Refused> {
+) -> Result<Payment, ActionFailure> {
     // S1: a method of another customer is not found.
     let method = method_of(state, customer, fields.text("method")).await?;
     let token = fields.text("form_token");
@@ -395,7 +400,7 @@ pub(super) async fn bought(
         Err(TopUpError::Payment(PaymentError::UnderWay { .. })) => Err(said(
             "Another payment for credit is under way already: wait for it, or give it up first.",
         )),
-        Err(TopUpError::Payment(error)) => Err(Refused::Failed(error.into())),
+        Err(TopUpError::Payment(error)) => Err(ActionFailure::Failed(error.into())),
         Err(error) => Err(error.into()),
     }
 }
@@ -409,13 +414,13 @@ async fn answer(
     customer: &Customer,
     form: &'static str,
     fields: Fields,
-    done: Result<&'static str, Refused>,
+    done: Result<&'static str, ActionFailure>,
 ) -> Result<Response, PageError> {
     match done {
         Ok(done) => Ok(Redirect::to(&format!("{PATH}?done={done}")).into_response()),
         Err(refused) => {
             let draft = Draft::refused(form, refused, fields)?;
-            render(state, customer, &Shown::default(), draft).await
+            render(state, customer, &CreditQuery::default(), draft).await
         }
     }
 }

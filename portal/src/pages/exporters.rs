@@ -4,7 +4,7 @@
 
 mod guide;
 
-use analytics::truth::{Verdict, percent_text};
+use analytics::counter_reconciliation::{Verdict, percent_text};
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -15,10 +15,10 @@ use schemas::metering::{MeterDirection, MeterMode};
 
 use crate::auth::Network;
 use crate::error::{Failure, PageError, page};
+use crate::exporters::counter_reconciliation::{self, CounterReconciliationView};
 use crate::exporters::interfaces::SnmpView;
-use crate::exporters::truth::{self, TruthView};
 use crate::exporters::view::{Domain, ExporterView, Hearing, SocketView, clock_words, rate_words, weight};
-use crate::exporters::{self, Exporters, Presence};
+use crate::exporters::{self, ExporterPresence, Exporters};
 use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::query::PageQuery;
@@ -104,14 +104,14 @@ struct Card {
     check: String,
     check_note: String,
     findings: usize,
-    truth: Vec<TruthRow>,
+    truth: Vec<CounterReconciliationTableRow>,
     truth_more: usize,
     /// How asking it by SNMP goes: a fact and its explanation.
     snmp: Option<(String, String)>,
 }
 
 /// One direction of one interface beside its counter.
-struct TruthRow {
+struct CounterReconciliationTableRow {
     interface: String,
     direction: &'static str,
     counter: String,
@@ -135,7 +135,7 @@ struct SocketRow {
 struct List {
     /// The one exporter that was asked for.
     only: Option<Address>,
-    presence: Presence,
+    presence: ExporterPresence,
     sockets: Vec<SocketRow>,
     cards: Vec<Card>,
     more: usize,
@@ -163,13 +163,13 @@ struct ExportersList {
 
 /// What the address may say.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub(crate) struct Chosen {
+pub(crate) struct ExportersQuery {
     /// The one exporter that is shown; all where empty.
     #[serde(default)]
     only: String,
 }
 
-impl Chosen {
+impl ExportersQuery {
     fn address(&self) -> Result<Option<Address>, Failure> {
         match self.only.trim() {
             "" => Ok(None),
@@ -183,7 +183,7 @@ impl Chosen {
 pub(crate) async fn show(
     State(state): State<AppState>,
     Network(who): Network,
-    PageQuery(chosen): PageQuery<Chosen>,
+    PageQuery(chosen): PageQuery<ExportersQuery>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let only = chosen.address()?;
@@ -198,7 +198,7 @@ pub(crate) async fn show(
 pub(crate) async fn list(
     State(state): State<AppState>,
     _: Network,
-    PageQuery(chosen): PageQuery<Chosen>,
+    PageQuery(chosen): PageQuery<ExportersQuery>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let only = chosen.address()?;
@@ -348,7 +348,12 @@ fn card(view: ExporterView, now_ms: i64) -> Card {
         check,
         check_note,
         findings,
-        truth: view.truth.iter().take(MAX_INTERFACES).map(truth_row).collect(),
+        truth: view
+            .truth
+            .iter()
+            .take(MAX_INTERFACES)
+            .map(counter_reconciliation_row)
+            .collect(),
         snmp: view.snmp.as_ref().map(|snmp| asked(snmp, now_ms)),
         truth_more: view.truth.len().saturating_sub(MAX_INTERFACES),
         interfaces_more: interfaces.len().saturating_sub(MAX_INTERFACES),
@@ -410,7 +415,7 @@ fn asked(snmp: &SnmpView, now_ms: i64) -> (String, String) {
 
 /// The truth check as a fact with its explanation.
 fn check(view: &ExporterView, findings: usize) -> (String, String) {
-    let judged = |truth: &&TruthView| matches!(truth.verdict, Verdict::Agrees | Verdict::Mismatch);
+    let judged = |truth: &&CounterReconciliationView| matches!(truth.verdict, Verdict::Agrees | Verdict::Mismatch);
     let compared = view.truth.iter().filter(judged).count();
     let Some(first) = view.truth.first() else {
         return (
@@ -424,14 +429,14 @@ fn check(view: &ExporterView, findings: usize) -> (String, String) {
         (0, compared) => format!("{compared} agree"),
         (findings, compared) => format!("{findings} of {compared} disagree"),
     };
-    (fact, truth::hour_words(first.hour_start_ms))
+    (fact, counter_reconciliation::hour_words(first.hour_start_ms))
 }
 
-fn truth_row(truth: &TruthView) -> TruthRow {
+fn counter_reconciliation_row(truth: &CounterReconciliationView) -> CounterReconciliationTableRow {
     let percent = |ppm: u32| format!("{} %", percent_text(ppm));
-    TruthRow {
+    CounterReconciliationTableRow {
         interface: truth.interface.clone(),
-        direction: truth::direction_words(truth.direction),
+        direction: counter_reconciliation::direction_words(truth.direction),
         counter: format::bytes(truth.counter_bytes),
         // Nothing observed is not the same as nothing metered.
         metered: match truth.verdict {

@@ -203,7 +203,7 @@ async fn refund_rows(
 ) -> Result<(Vec<RefundRow>, Option<Money>), Failure> {
     let zone = zone_of(&invoice.time_zone);
     let mut connection = state.db().pool().acquire().await?;
-    let standings = billing::refund::standings_of(&mut connection, invoice.id).await?;
+    let standings = billing::refund::refund_balances(&mut connection, invoice.id).await?;
     let (mut refunds, mut kept_minor) = (Vec::new(), 0);
     for standing in standings {
         let payment = billing::payment::payment(&mut *connection, standing.payment).await?;
@@ -239,7 +239,7 @@ struct SettledRow {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct InvoicePageQuery {
     #[serde(default)]
     done: String,
     /// The payment that the customer comes back from confirming, as its gateway adds it to the address.
@@ -249,14 +249,14 @@ pub(crate) struct Shown {
 
 /// What the page says beside what it shows.
 #[derive(Default)]
-struct Told {
+struct PageMessages {
     notice: Option<&'static str>,
     problem: Option<&'static str>,
 }
 
-impl Told {
-    fn problem(text: &'static str) -> Told {
-        Told {
+impl PageMessages {
+    fn problem(text: &'static str) -> PageMessages {
+        PageMessages {
             problem: Some(text),
             ..Told::default()
         }
@@ -311,7 +311,7 @@ pub(crate) async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<InvoicePageQuery>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     if let Some(payment) = paying::returned(&state, customer.id, Some(found.invoice.id), &shown.payment_intent).await? {
@@ -327,7 +327,7 @@ pub(crate) async fn one(
         "credit" => (Some("Your credit was used. Its payments are listed below."), None),
         done => paying::outcome_words(done),
     };
-    invoice_page(&state, &customer, found, Told { notice, problem }).await
+    invoice_page(&state, &customer, found, PageMessages { notice, problem }).await
 }
 
 /// The customer's documents that a credit note gives back of, by its lines or as a whole.
@@ -357,7 +357,7 @@ async fn invoice_page(
     state: &AppState,
     customer: &Customer,
     found: InvoiceWithLines,
-    told: Told,
+    told: PageMessages,
 ) -> Result<Response, PageError> {
     let zone = zone_of(&found.invoice.time_zone);
     let now_ms = state.now_ms();

@@ -1,7 +1,7 @@
 //! What runs by itself: each job with its state, next and last run; "Run now"; its history.
 
 use activity::act::Note;
-use activity::job::{self, Condition, Listed, Outcome, Run, RunFilter};
+use activity::job::{self, JobRecord, JobStatus, Outcome, Run, RunFilter};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use schemas::clock;
 use schemas::ids::JobRunId;
 
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Operations, SignedIn};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -106,21 +106,21 @@ fn took(from_ms: i64, to_ms: i64) -> String {
 }
 
 impl JobRow {
-    fn new(job: Listed, now_ms: i64) -> JobRow {
+    fn new(job: JobRecord, now_ms: i64) -> JobRow {
         let condition = job.condition(now_ms);
         let badge = match condition {
-            Condition::Good => "ok",
-            Condition::Running => "info",
-            Condition::Held | Condition::NoProcess => "warn",
-            Condition::Failing => "late",
-            Condition::New | Condition::SwitchedOff => "",
+            JobStatus::Good => "ok",
+            JobStatus::Running => "info",
+            JobStatus::Held | JobStatus::NoProcess => "warn",
+            JobStatus::Failing => "late",
+            JobStatus::New | JobStatus::SwitchedOff => "",
         };
-        let is_running = condition == Condition::Running;
+        let is_running = condition == JobStatus::Running;
         let note = match condition {
-            Condition::Held => job.hold.clone(),
-            Condition::Failing => format!("{} in a row: {}", job.failures_in_a_row, job.last_text),
-            Condition::NoProcess => "no process that runs it has answered lately".to_owned(),
-            Condition::SwitchedOff => job.switched_off.clone(),
+            JobStatus::Held => job.hold.clone(),
+            JobStatus::Failing => format!("{} in a row: {}", job.failures_in_a_row, job.last_text),
+            JobStatus::NoProcess => "no process that runs it has answered lately".to_owned(),
+            JobStatus::SwitchedOff => job.switched_off.clone(),
             _ if job.is_requested() => "a run is requested".to_owned(),
             _ => String::new(),
         };
@@ -144,8 +144,8 @@ impl JobRow {
                 Some(outcome) => outcome.name().to_owned(),
                 None => String::new(),
             },
-            can_run: !matches!(condition, Condition::NoProcess | Condition::SwitchedOff),
-            is_switched_off: condition == Condition::SwitchedOff,
+            can_run: !matches!(condition, JobStatus::NoProcess | JobStatus::SwitchedOff),
+            is_switched_off: condition == JobStatus::SwitchedOff,
             name: job.name,
             description: job.description,
             instance: job.instance,
@@ -257,7 +257,7 @@ pub(crate) async fn run(
         return Err(Failure::NotFound.into());
     }
     let now_ms = clock::machine_now_ms();
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         if !jobs.iter().any(|job| job.has_process(now_ms)) {
             let off = jobs.iter().find(|job| !job.switched_off.is_empty());
             return Err(said(match off {

@@ -40,7 +40,7 @@ struct NotificationsPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct NotificationsPageQuery {
     #[serde(default)]
     before: String,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Asked {
 pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<NotificationsPageQuery>,
 ) -> Result<Response, PageError> {
     let before = filter::<NotificationId>("before", &asked.before, "the id of a notification")?;
     let now_ms = state.now_ms();
@@ -79,14 +79,14 @@ pub(crate) async fn list(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct UpTo {
+pub(crate) struct MarkReadForm {
     up_to: String,
 }
 
 pub(crate) async fn mark_read(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, form): CsrfForm<UpTo>,
+    CsrfForm(_, form): CsrfForm<MarkReadForm>,
 ) -> Result<Response, PageError> {
     let up_to: NotificationId = form.up_to.parse().map_err(|_| Failure::NotFound)?;
     let mut transaction = state.db().begin_write().await?;

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use crate::auth::Ops;
 use crate::error::{Failure, PageError, page_beside};
-use crate::exporters::truth;
+use crate::exporters::counter_reconciliation;
 use crate::first_steps::FirstSteps;
 use crate::format;
 use crate::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
@@ -361,7 +361,11 @@ fn tiles(answer: &Answer) -> Vec<Tile> {
                     "counters come too seldom: have exporters send them once a minute".to_owned()
                 }
                 None => "no exporter sends counters yet".to_owned(),
-                Some(start_ms) => format!("of {} compared, {}", answer.truth.compared, truth::hour_words(start_ms)),
+                Some(start_ms) => format!(
+                    "of {} compared, {}",
+                    answer.truth.compared,
+                    counter_reconciliation::hour_words(start_ms)
+                ),
             },
             href: Some("/exporters"),
             alarming: answer.truth.findings > 0,

@@ -5,7 +5,7 @@ use activity::act::Note;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::budget;
-use billing::payment::{self, ACTION_LIMIT_MS, NewPayment, Payment, PaymentError, PaymentFilter, State as Stand};
+use billing::payment::{self, ACTION_LIMIT_MS, NewPayment, Payment, PaymentError, PaymentFilter, PaymentState};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
@@ -53,7 +53,7 @@ pub(crate) async fn choices(state: &AppState, customer: CustomerId) -> Result<Ve
 }
 
 /// A payment that is not decided yet.
-pub(crate) struct UnderWay {
+pub(crate) struct PendingPayment {
     pub(crate) id: String,
     pub(crate) amount: Money,
     pub(crate) words: &'static str,
@@ -65,35 +65,35 @@ pub(crate) struct UnderWay {
     pub(crate) expires: Option<String>,
 }
 
-impl UnderWay {
+impl PendingPayment {
     /// `None` for one that is decided.
-    pub(crate) fn of(payment: &Payment, zone: &TimeZone) -> Option<UnderWay> {
+    pub(crate) fn of(payment: &Payment, zone: &TimeZone) -> Option<PendingPayment> {
         let url = Some(payment.action_url.clone());
         let action_url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
         // Another payment of the invoice by the same method has such a page.
-        let begins_anew = payment.state == Stand::RequiresAction
+        let begins_anew = payment.state == PaymentState::RequiresAction
             && action_url.is_none()
             && payment.purpose.invoice().is_some()
             && payment.method.is_some();
         let words = match payment.state {
-            Stand::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
+            PaymentState::RequiresAction if action_url.is_some() => "Your bank wants you to confirm the payment.",
             // It was charged while the customer was away, so there is no page of the bank's to go to.
-            Stand::RequiresAction if begins_anew => "Your bank requires a confirmation.",
-            Stand::RequiresAction => {
+            PaymentState::RequiresAction if begins_anew => "Your bank requires a confirmation.",
+            PaymentState::RequiresAction => {
                 "Your bank requires a confirmation. Cancel this payment and pay again to confirm it."
             }
-            Stand::Processing => "The payment is being processed. With some banks that takes days.",
-            Stand::Intent | Stand::Unknown => {
+            PaymentState::Processing => "The payment is being processed. With some banks that takes days.",
+            PaymentState::Intent | PaymentState::Unknown => {
                 "The payment is under way: we are asking the payment provider for its status."
             }
-            Stand::Succeeded | Stand::Failed | Stand::Cancelled => return None,
+            PaymentState::Succeeded | PaymentState::Failed | PaymentState::Cancelled => return None,
         };
-        Some(UnderWay {
+        Some(PendingPayment {
             anew: begins_anew.then(once::form_token),
             id: payment.id.to_string(),
             amount: payment.amount,
             words,
-            expires: (payment.state == Stand::RequiresAction)
+            expires: (payment.state == PaymentState::RequiresAction)
                 .then(|| format::minute_and_zone(payment.created_at_ms + ACTION_LIMIT_MS, zone)),
             action_url,
         })
@@ -124,11 +124,11 @@ fn page_of(payment: &Payment) -> String {
 /// What became of a payment, as the pages' notices name it.
 pub(crate) fn outcome_name(payment: &Payment) -> &'static str {
     match payment.state {
-        Stand::Succeeded => "paid",
-        Stand::Failed => "declined",
-        Stand::Cancelled => "given-up",
-        Stand::RequiresAction => "confirm",
-        Stand::Intent | Stand::Unknown | Stand::Processing => "under-way",
+        PaymentState::Succeeded => "paid",
+        PaymentState::Failed => "declined",
+        PaymentState::Cancelled => "given-up",
+        PaymentState::RequiresAction => "confirm",
+        PaymentState::Intent | PaymentState::Unknown | PaymentState::Processing => "under-way",
     }
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn outcome_words(name: &str) -> (Option<&'static str>, Option<&'stati
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyForm {}
 
 /// What came of a payment, for the audit log.
 pub(crate) fn outcome_change(payment: &Payment) -> serde_json::Value {
@@ -168,7 +168,7 @@ pub(crate) async fn give_up(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
     let before = payment::payment(state.db().pool(), id).await?;
@@ -184,7 +184,7 @@ pub(crate) async fn give_up(
         Ok(after) => {
             after_payment(&state, &after).await;
             match after.state {
-                Stand::RequiresAction => "kept",
+                PaymentState::RequiresAction => "kept",
                 _ => outcome_name(&after),
             }
         }
@@ -199,7 +199,7 @@ pub(crate) async fn give_up(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Anew {
+pub(crate) struct RestartPaymentForm {
     #[serde(default)]
     form_token: String,
 }
@@ -211,7 +211,7 @@ pub(crate) async fn confirm(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, form): CsrfForm<Anew>,
+    CsrfForm(who, form): CsrfForm<RestartPaymentForm>,
 ) -> Result<Response, PageError> {
     let id: PaymentId = id.parse().map_err(|_| Failure::NotFound)?;
     let before = payment::payment(state.db().pool(), id).await?;
@@ -228,12 +228,12 @@ pub(crate) async fn confirm(
     let page = page_of(&before);
     let to = |done: &str| Redirect::to(&format!("{page}?done={done}")).into_response();
     let gateway = state.gateways().get(before.gateway)?;
-    if before.state == Stand::RequiresAction {
+    if before.state == PaymentState::RequiresAction {
         let begins = Note::new("payment.cancel", id);
         let cancel = payment::cancel(state.db(), gateway, id, state.now_ms());
         match action::in_steps(&state, (&who, ip), begins, cancel, outcome_change).await? {
-            Ok(after) if matches!(after.state, Stand::Cancelled | Stand::Failed) => {}
-            Ok(after) if after.state == Stand::RequiresAction => return Ok(to("kept")),
+            Ok(after) if matches!(after.state, PaymentState::Cancelled | PaymentState::Failed) => {}
+            Ok(after) if after.state == PaymentState::RequiresAction => return Ok(to("kept")),
             Ok(after) => {
                 after_payment(&state, &after).await;
                 return Ok(to(outcome_name(&after)));
@@ -279,7 +279,7 @@ pub(crate) async fn confirm(
 /// there. To one elsewhere the page of the payment has a link.
 fn bank_page<'a>(state: &AppState, payment: &'a Payment) -> Option<&'a str> {
     let path = payment.action_url.strip_prefix(state.portal_url())?;
-    (payment.state == Stand::RequiresAction && path.starts_with('/')).then_some(path)
+    (payment.state == PaymentState::RequiresAction && path.starts_with('/')).then_some(path)
 }
 
 /// The customer is back from the bank's page, whose address names the payment as the gateway does. Asked at once, nobody waits
@@ -304,7 +304,7 @@ pub(crate) async fn returned(
         return Ok(None);
     };
     let gateway = state.gateways().get(waits.gateway)?;
-    match payment::look_now(state.db(), gateway, waits.id, state.now_ms()).await {
+    match payment::query_gateway(state.db(), gateway, waits.id, state.now_ms()).await {
         Ok(payment) => {
             after_payment(state, &payment).await;
             Ok(Some(payment))
@@ -320,7 +320,7 @@ pub(crate) async fn returned(
 
 /// What the customer gets for a payment at once: a budget that it unlocks. What fails here is done by the next look at budgets.
 pub(crate) async fn after_payment(state: &AppState, payment: &Payment) {
-    if payment.state != Stand::Succeeded {
+    if payment.state != PaymentState::Succeeded {
         return;
     }
     let usage = metered_usage(state);

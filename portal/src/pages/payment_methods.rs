@@ -84,24 +84,24 @@ struct MethodsPage {
     is_test: bool,
     waiting: Option<Waiting>,
     /// The open invoice that the customer came from to pay it.
-    paying: Option<Paying>,
+    paying: Option<InvoiceToPay>,
     notice: Option<&'static str>,
     problem: Option<String>,
 }
 
 /// An invoice that is to be paid by what is saved here.
-struct Paying {
+struct InvoiceToPay {
     id: String,
     number: String,
 }
 
 /// The invoice that an address or a form names, where it is the customer's (S1); none otherwise.
-async fn paying(state: &AppState, customer: &Customer, invoice: &str) -> Result<Option<Paying>, Failure> {
+async fn paying(state: &AppState, customer: &Customer, invoice: &str) -> Result<Option<InvoiceToPay>, Failure> {
     let Some(id): Option<InvoiceId> = filter("invoice", invoice, "an invoice such as inv_7")? else {
         return Ok(None);
     };
     match invoice_of(state, customer.id, &id.to_string()).await {
-        Ok(found) => Ok(Some(Paying {
+        Ok(found) => Ok(Some(InvoiceToPay {
             id: found.invoice.id.to_string(),
             number: found.invoice.number,
         })),
@@ -176,7 +176,7 @@ async fn methods_page(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct MethodsQuery {
     #[serde(default)]
     done: String,
     #[serde(default)]
@@ -186,7 +186,7 @@ pub(crate) struct Shown {
 pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<MethodsQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "added" => Some("The payment method was saved."),
@@ -217,7 +217,7 @@ async fn refused(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Adding {
+pub(crate) struct AddMethodForm {
     gateway: String,
     #[serde(default)]
     reference: String,
@@ -232,7 +232,7 @@ const SILENT: &str = "The payment provider does not answer at present. Nothing w
 pub(crate) async fn add(
     State(state): State<AppState>,
     customer: Customer,
-    CsrfForm(_, form): CsrfForm<Adding>,
+    CsrfForm(_, form): CsrfForm<AddMethodForm>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
@@ -281,7 +281,7 @@ fn log(gateway: GatewayName, error: &GatewayError) {
 
 /// What a gateway adds to the address that the customer comes back to.
 #[derive(serde::Deserialize)]
-pub(crate) struct Back {
+pub(crate) struct GatewayReturnQuery {
     #[serde(default)]
     gateway: String,
     #[serde(default)]
@@ -294,10 +294,10 @@ pub(crate) struct Back {
 }
 
 /// Opening an address changes nothing: the page has a form that sends itself, or by its button.
-pub(crate) async fn came_back(
+pub(crate) async fn gateway_return(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(back): PageQuery<Back>,
+    PageQuery(back): PageQuery<GatewayReturnQuery>,
 ) -> Result<Response, PageError> {
     let invoice: Option<InvoiceId> = filter("invoice", &back.invoice, "an invoice such as inv_7")?;
     let name: GatewayName = filter("gateway", &back.gateway, "stripe or paypal")?.ok_or(Failure::NotFound)?;
@@ -323,7 +323,7 @@ pub(crate) async fn returned(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, form): CsrfForm<Adding>,
+    CsrfForm(who, form): CsrfForm<AddMethodForm>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
@@ -347,7 +347,7 @@ pub(crate) async fn finish(
     State(state): State<AppState>,
     customer: Customer,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, form): CsrfForm<Adding>,
+    CsrfForm(who, form): CsrfForm<AddMethodForm>,
 ) -> Result<Response, PageError> {
     let name: GatewayName = form.gateway.parse()?;
     let gateway = state.gateways().get(name)?;
@@ -381,14 +381,14 @@ pub(crate) async fn finish(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyForm {}
 
 pub(crate) async fn make_default(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     let id: PaymentMethodId = id.parse().map_err(|_| Failure::NotFound)?;
     let mut act = action::begin(&state, &who, ip).await?;
@@ -402,7 +402,7 @@ pub(crate) async fn remove(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     let method = method_of(&state, customer.id, &id).await?;
     let gateway = state.gateways().get(method.gateway)?;

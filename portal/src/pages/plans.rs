@@ -67,7 +67,7 @@ struct PlansPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct PlansQuery {
     #[serde(default, rename = "type")]
     service_type: String,
     #[serde(default)]
@@ -138,7 +138,7 @@ fn saving_text(offers: &[Offer], cycle: i64) -> Option<String> {
 pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<PlansQuery>,
 ) -> Result<Response, PageError> {
     let mut connection = state.db().pool().acquire().await?;
     let currency = inventory::customer(&mut *connection, customer.id).await?.currency;

@@ -41,16 +41,16 @@ pub(super) struct Hit {
 
 /// What a role's pages show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Sight {
+pub(super) struct SearchScope {
     /// Services and exporters.
     pub(super) network: bool,
     /// Customers' invoices and payments.
     pub(super) money: bool,
 }
 
-impl Sight {
-    fn of(role: Role) -> Sight {
-        Sight {
+impl SearchScope {
+    fn of(role: Role) -> SearchScope {
+        SearchScope {
             network: matches!(role, Role::Ops | Role::Network | Role::Admin),
             money: matches!(role, Role::Finance | Role::Admin),
         }
@@ -69,7 +69,7 @@ struct SearchPage {
     is_network: bool,
     /// Why nothing was found, where that can be said.
     nothing: String,
-    sight: Sight,
+    sight: SearchScope,
 }
 
 pub(crate) async fn show(
@@ -78,7 +78,7 @@ pub(crate) async fn show(
     PageQuery(query): PageQuery<SearchQuery>,
 ) -> Result<Response, PageError> {
     let asked: String = query.q.trim().chars().take(MAX_SEARCH_CHARS).collect();
-    let sight = Sight::of(who.user.role);
+    let sight = SearchScope::of(who.user.role);
     let found = find::find(&state, sight, &asked).await?;
     let mut shell = Shell::new(&who, "Search", PATH);
     shell.asked.clone_from(&asked);

@@ -14,10 +14,10 @@ use schemas::identity;
 use schemas::ids::UserId;
 use sqlx::AnyConnection;
 
-use crate::auth::attempts::{self, Made};
+use crate::auth::attempts::{self, SignInAttempt};
 use crate::auth::{
-    Agent, CsrfForm, Guesser, OpenForm, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session, device,
-    open_session, pending, session_cookie, token_of, verify_password,
+    Agent, AttemptSource, CsrfForm, OpenForm, Outcome, PreSession, Role, SignedIn, clear_cookies, close_session,
+    device, open_session, pending, session_cookie, token_of, verify_password,
 };
 use crate::error::{Failure, PageError, page};
 use crate::query::PageQuery;
@@ -56,7 +56,7 @@ struct SignInPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct SignInQuery {
     #[serde(default)]
     next: String,
     #[serde(default)]
@@ -66,7 +66,7 @@ pub(crate) struct Asked {
 pub(crate) async fn show(
     State(state): State<AppState>,
     who: Result<SignedIn, crate::auth::Rejection>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<SignInQuery>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     if let Ok(who) = who {
@@ -108,7 +108,9 @@ pub(crate) async fn sign_in(
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let now_ms = state.now_ms();
     let device = device::known(&state, &jar, &form.email).await?;
-    let guesser = device.as_deref().map_or(Guesser::Stranger(agent.ip), Guesser::Known);
+    let guesser = device
+        .as_deref()
+        .map_or(AttemptSource::Stranger(agent.ip), AttemptSource::Known);
     let again = |problem: String, is_held_back: bool| {
         page(&SignInPage {
             is_new: false,
@@ -139,7 +141,7 @@ pub(crate) async fn sign_in(
     let stored = enabled.map(|candidate| candidate.password_hash.clone());
     state.sign_in_counts().password_check();
     let is_right = verify_password(place, form.password.clone(), stored).await;
-    let mut made = Made {
+    let mut made = SignInAttempt {
         user: found.as_ref().map(|candidate| candidate.user),
         email: &form.email,
         outcome: Outcome::WrongPassword,
@@ -201,7 +203,7 @@ async fn finish(
     jar: CookieJar,
     agent: &Agent,
     (user, role): (UserId, Role),
-    made: Made<'_>,
+    made: SignInAttempt<'_>,
     next: &str,
 ) -> Result<Response, PageError> {
     let previous = token_of(state, &jar);
@@ -215,12 +217,12 @@ async fn finish(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyForm {}
 
 pub(crate) async fn sign_out(
     State(state): State<AppState>,
     jar: CookieJar,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     if let Some(token) = token_of(&state, &jar) {
         close_session(&state, &token).await?;

@@ -14,8 +14,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::catalog;
 use billing::invoice::next_charge_ms;
-use billing::subscription::schedule::{self, ChangeStatus, Planned, ScheduledChange};
-use billing::subscription::{Contract, Phase, State as Stand, change, contracts_of};
+use billing::subscription::schedule::{self, ChangeStatus, ScheduledAction, ScheduledChange};
+use billing::subscription::{Contract, Phase, SubscriptionState, change, contracts_of};
 use jiff::tz::TimeZone;
 use schemas::ids::{ChangeId, CustomerId, SubscriptionId};
 use serde_json::json;
@@ -56,15 +56,15 @@ impl StateView {
             subscription.trial_ends_at_ms,
             subscription.cancel_at_ms,
         ) {
-            (Stand::Trial, Some(ends_ms), _) => format!("trial until {}", format::date(ends_ms, zone)),
-            (Stand::Cancelled, _, Some(ends_ms)) => format!("ends {}", format::date(ends_ms, zone)),
+            (SubscriptionState::Trial, Some(ends_ms), _) => format!("trial until {}", format::date(ends_ms, zone)),
+            (SubscriptionState::Cancelled, _, Some(ends_ms)) => format!("ends {}", format::date(ends_ms, zone)),
             (state, ..) => state.words().to_owned(),
         };
         let class = match subscription.state {
-            Stand::Active => "ok",
-            Stand::Trial => "info",
-            Stand::PastDue | Stand::Suspended => "warn",
-            Stand::Cancelled | Stand::Ended => "",
+            SubscriptionState::Active => "ok",
+            SubscriptionState::Trial => "info",
+            SubscriptionState::PastDue | SubscriptionState::Suspended => "warn",
+            SubscriptionState::Cancelled | SubscriptionState::Ended => "",
         };
         StateView { words, class }
     }
@@ -90,7 +90,7 @@ fn row(contract: &Contract, now_ms: i64) -> Result<SubscriptionRow, Failure> {
     let phase = phase_now(contract, now_ms)?;
     let zone = &contract.subscription.time_zone;
     let next = match contract.subscription.state {
-        Stand::Ended => None,
+        SubscriptionState::Ended => None,
         _ => next_charge_ms(contract, now_ms)?,
     };
     Ok(SubscriptionRow {
@@ -115,7 +115,7 @@ struct ListPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct SubscriptionPageQuery {
     #[serde(default)]
     done: String,
 }
@@ -123,7 +123,7 @@ pub(crate) struct Shown {
 pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<SubscriptionPageQuery>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let mut connection = state.db().pool().acquire().await?;
@@ -136,7 +136,7 @@ pub(crate) async fn list(
     });
     let (mut running, mut ended) = (Vec::new(), Vec::new());
     for contract in &contracts {
-        let rows = if contract.subscription.state == Stand::Ended {
+        let rows = if contract.subscription.state == SubscriptionState::Ended {
             &mut ended
         } else {
             &mut running
@@ -224,9 +224,9 @@ fn notice(done: &str) -> Option<&'static str> {
 /// What a scheduled change does, in words.
 async fn words_of(connection: &mut AnyConnection, change: &ScheduledChange) -> Result<String, Failure> {
     let (what, terms) = match change.planned {
-        Planned::Cancel => return Ok("Cancel".to_owned()),
-        Planned::Change(terms) => ("Change to", terms),
-        Planned::Addon(terms) => ("Add", terms),
+        ScheduledAction::Cancel => return Ok("Cancel".to_owned()),
+        ScheduledAction::Change(terms) => ("Change to", terms),
+        ScheduledAction::Addon(terms) => ("Add", terms),
     };
     let price = catalog::price(&mut *connection, terms.price).await?;
     let plan = catalog::plan(&mut *connection, price.plan).await?;
@@ -302,7 +302,7 @@ async fn event_rows(
     .await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
-        let to: Stand = row.try_get::<String, _>(1)?.parse()?;
+        let to: SubscriptionState = row.try_get::<String, _>(1)?.parse()?;
         events.push(EventRow {
             at: format::minute(row.try_get(0)?, zone),
             to: to.words().to_owned(),
@@ -331,13 +331,13 @@ async fn subscription_page(
     let mut addons = Vec::new();
     let mut together = vec![subscription.id];
     for other in contracts_of(&mut connection, customer.id).await? {
-        if other.subscription.parent == Some(subscription.id) && other.subscription.state != Stand::Ended {
+        if other.subscription.parent == Some(subscription.id) && other.subscription.state != SubscriptionState::Ended {
             together.push(other.subscription.id);
             addons.push(row(&other, now_ms)?);
         }
     }
     drop(connection);
-    let is_over = subscription.state == Stand::Ended;
+    let is_over = subscription.state == SubscriptionState::Ended;
     let next = if is_over {
         None
     } else {
@@ -390,7 +390,7 @@ pub(crate) async fn one(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<SubscriptionPageQuery>,
 ) -> Result<Response, PageError> {
     subscription_page(&state, &customer, &id, notice(&shown.done), None).await
 }
@@ -406,14 +406,14 @@ fn done(id: SubscriptionId, what: &str) -> Response {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyForm {}
 
 pub(crate) async fn resume(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     let mut act = action::begin(&state, &who, ip).await?;
     let now_ms = act.now_ms();
@@ -435,12 +435,12 @@ pub(crate) async fn resume(
     Ok(done(found.subscription.id, "resumed"))
 }
 
-pub(crate) async fn take_change_back(
+pub(crate) async fn withdraw_change(
     State(state): State<AppState>,
     customer: Customer,
     Path((id, change)): Path<(String, String)>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
     let change: ChangeId = change.parse().map_err(|_| Failure::NotFound)?;
     let mut act = action::begin(&state, &who, ip).await?;

@@ -85,7 +85,7 @@ pub(crate) async fn show_setup(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Chosen {
+pub(crate) struct CardForm {
     card: String,
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn choose(
     State(state): State<AppState>,
     customer: Customer,
     Path(reference): Path<String>,
-    CsrfForm(_, form): CsrfForm<Chosen>,
+    CsrfForm(_, form): CsrfForm<CardForm>,
 ) -> Result<Response, PageError> {
     let setup = setup_of(&state, &customer, &reference).await?;
     let card: Card = form

@@ -201,7 +201,7 @@ struct UsageList {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct ListAsked {
+pub(crate) struct UsageListQuery {
     #[serde(default)]
     q: String,
     #[serde(default)]
@@ -222,7 +222,7 @@ pub(crate) fn details(own: &OwnService) -> String {
 pub(crate) async fn list(
     State(state): State<AppState>,
     customer: Customer,
-    PageQuery(asked): PageQuery<ListAsked>,
+    PageQuery(asked): PageQuery<UsageListQuery>,
 ) -> Result<Response, PageError> {
     let (account, mut services) = customer::services_of(&state, customer.id).await?;
     let total = services.len();

@@ -101,7 +101,7 @@ fn kind_of(fields: &Fields) -> Option<EndpointKind> {
 }
 
 /// A secret as it is shown, once.
-struct ShownSecret {
+struct SecretView {
     url: String,
     secret: String,
     is_rotated: bool,
@@ -121,7 +121,7 @@ struct ListPage {
     problem: Option<String>,
     /// A Discord channel that was just added.
     added: Option<String>,
-    secret: Option<ShownSecret>,
+    secret: Option<SecretView>,
     form_token: String,
 }
 
@@ -130,7 +130,7 @@ struct ListPage {
 struct Outcome {
     problem: Option<String>,
     added: Option<String>,
-    secret: Option<ShownSecret>,
+    secret: Option<SecretView>,
 }
 
 /// What the form for a new endpoint holds; the boxes that are ticked are fields of their own.
@@ -265,7 +265,7 @@ pub(crate) async fn add(
             ..Outcome::default()
         },
         Some(secret) => Outcome {
-            secret: Some(ShownSecret {
+            secret: Some(SecretView {
                 url: endpoint.url,
                 secret,
                 is_rotated: false,
@@ -361,7 +361,7 @@ pub(crate) async fn one(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Sent {
+pub(crate) struct EndpointActionForm {
     #[serde(default)]
     form_token: String,
     #[serde(default)]
@@ -373,7 +373,7 @@ pub(crate) async fn rotate(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, sent): CsrfForm<Sent>,
+    CsrfForm(who, sent): CsrfForm<EndpointActionForm>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let id = endpoint_id(&id)?;
@@ -403,7 +403,7 @@ pub(crate) async fn rotate(
         Err(error) => return Err(error.into()),
     };
     let outcome = Outcome {
-        secret: Some(ShownSecret {
+        secret: Some(SecretView {
             url: endpoint.url,
             secret,
             is_rotated: true,
@@ -418,7 +418,7 @@ pub(crate) async fn enable(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, _): CsrfForm<Sent>,
+    CsrfForm(who, _): CsrfForm<EndpointActionForm>,
 ) -> Result<Response, PageError> {
     let id = endpoint_id(&id)?;
     let mut act = action::begin(&state, &who, ip).await?;
@@ -432,7 +432,7 @@ pub(crate) async fn remove(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, _): CsrfForm<Sent>,
+    CsrfForm(who, _): CsrfForm<EndpointActionForm>,
 ) -> Result<Response, PageError> {
     let id = endpoint_id(&id)?;
     let mut act = action::begin(&state, &who, ip).await?;
@@ -447,7 +447,7 @@ pub(crate) async fn replay(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, sent): CsrfForm<Sent>,
+    CsrfForm(who, sent): CsrfForm<EndpointActionForm>,
 ) -> Result<Response, PageError> {
     let owner = Owner::Customer(customer.id);
     let endpoint = endpoint_id(&id)?;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use schemas::identity::normalised_email;
 
-use super::throttle::Guesser;
+use super::throttle::AttemptSource;
 use crate::admission::{Busy, Gate, Limits, Place};
 use crate::client::grouped;
 
@@ -66,14 +66,14 @@ pub(crate) enum PasswordPlace {
 
 impl PasswordLanes {
     /// Waits for a place in the lane of who tries.
-    pub(crate) async fn enter(&self, guesser: Guesser<'_>, account: &str) -> Result<PasswordPlace, Busy> {
+    pub(crate) async fn enter(&self, guesser: AttemptSource<'_>, account: &str) -> Result<PasswordPlace, Busy> {
         match guesser {
-            Guesser::Known(_) => self
+            AttemptSource::Known(_) => self
                 .known
                 .enter(normalised_email(account))
                 .await
                 .map(PasswordPlace::Known),
-            Guesser::Stranger(ip) => {
+            AttemptSource::Stranger(ip) => {
                 let share = Share::of(&self.networks, ip)?;
                 let place = self.strangers.enter(grouped(ip)).await?;
                 Ok(PasswordPlace::Stranger(place, share))
@@ -159,8 +159,8 @@ mod tests {
 
     use super::*;
 
-    fn from(text: &str) -> Guesser<'static> {
-        Guesser::Stranger(text.parse().unwrap())
+    fn from(text: &str) -> AttemptSource<'static> {
+        AttemptSource::Stranger(text.parse().unwrap())
     }
 
     /// Tries of strangers that wait or have a place, of those that come from these addresses now.
@@ -169,7 +169,7 @@ mod tests {
         for address in addresses {
             let ip: IpAddr = address.parse().unwrap();
             // However many are looked at in one go: the runtime would have the task wait after a while.
-            let trying = lanes.enter(Guesser::Stranger(ip), "a@example.net");
+            let trying = lanes.enter(AttemptSource::Stranger(ip), "a@example.net");
             let mut trying = Box::pin(tokio::task::unconstrained(trying));
             if futures::poll!(trying.as_mut()).is_pending() {
                 waiting.push(trying);
@@ -188,7 +188,9 @@ mod tests {
         let flood = wait(&lanes, (0..200).map(|n| format!("198.51.100.{n}"))).await;
         assert_eq!(flood.len(), LIMITS.waiting);
         assert_eq!(lanes.refused()[0], ("passwords", 200 - 64));
-        let known = lanes.enter(Guesser::Known("device"), "a@example.net").now_or_never();
+        let known = lanes
+            .enter(AttemptSource::Known("device"), "a@example.net")
+            .now_or_never();
         assert!(known.expect("it does not wait").is_ok());
         // Who waits is told so when the time is over.
         let last = lanes.strangers.refused();

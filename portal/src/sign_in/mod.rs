@@ -19,4 +19,4 @@ pub(crate) use lanes::{PasswordLanes, PasswordPlace};
 pub(crate) use last_seen::{LastSeen, Used};
 pub(crate) use link_queue::LinkQueue;
 pub use session_limits::{SessionLimits, SessionLimitsError};
-pub(crate) use throttle::{Guesser, Throttle};
+pub(crate) use throttle::{AttemptSource, Throttle};

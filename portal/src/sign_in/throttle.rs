@@ -127,7 +127,7 @@ const LINKS: Paces = Paces {
 
 /// Who tries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Guesser<'a> {
+pub(crate) enum AttemptSource<'a> {
     Stranger(IpAddr),
     /// A browser that has signed this user in before, or a session of theirs: what names it.
     Known(&'a str),
@@ -191,12 +191,12 @@ pub(crate) struct Throttle {
 }
 
 /// The keys of an attempt at an account; what is longer than an address can be is cut by hashing it.
-fn keys(guesser: Guesser<'_>, account: &str) -> Vec<Key> {
+fn keys(guesser: AttemptSource<'_>, account: &str) -> Vec<Key> {
     let account = account.trim().to_lowercase();
     let hash = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
     match guesser {
-        Guesser::Known(name) => vec![Key::Own(hash(&format!("{name}\n{account}")))],
-        Guesser::Stranger(ip) => {
+        AttemptSource::Known(name) => vec![Key::Own(hash(&format!("{name}\n{account}")))],
+        AttemptSource::Stranger(ip) => {
             let (ip, account) = (grouped(ip), hash(&account));
             vec![Key::Pair(ip, account), Key::Address(ip), Key::Account(account)]
         }
@@ -236,7 +236,7 @@ impl Throttle {
 
     /// Takes one attempt before it is made. The answer is how many seconds to wait where it is too early; such a try does not
     /// count.
-    pub(crate) fn take(&self, guesser: Guesser<'_>, account: &str, now_ms: i64) -> Result<(), u64> {
+    pub(crate) fn take(&self, guesser: AttemptSource<'_>, account: &str, now_ms: i64) -> Result<(), u64> {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let keys = keys(guesser, account);
         let until_ms = keys
@@ -257,7 +257,7 @@ impl Throttle {
     }
 
     /// The attempt that was taken was not made: it does not count.
-    pub(crate) fn take_back(&self, guesser: Guesser<'_>, account: &str) {
+    pub(crate) fn take_back(&self, guesser: AttemptSource<'_>, account: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for key in keys(guesser, account) {
             let forget_ms = self.pace(&key).forget_ms;
@@ -270,7 +270,7 @@ impl Throttle {
     }
 
     /// The attempt was right: it does not count, and who made it begins anew.
-    pub(crate) fn succeeded(&self, guesser: Guesser<'_>, account: &str) {
+    pub(crate) fn succeeded(&self, guesser: AttemptSource<'_>, account: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for key in keys(guesser, account) {
             let forget_ms = self.pace(&key).forget_ms;
@@ -311,16 +311,16 @@ mod tests {
     const EMAIL: &str = "a@example.net";
     const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-    fn from(text: &str) -> Guesser<'static> {
-        Guesser::Stranger(text.parse().unwrap())
+    fn from(text: &str) -> AttemptSource<'static> {
+        AttemptSource::Stranger(text.parse().unwrap())
     }
 
-    fn numbered(n: u32) -> Guesser<'static> {
-        Guesser::Stranger(IpAddr::from(n.to_be_bytes()))
+    fn numbered(n: u32) -> AttemptSource<'static> {
+        AttemptSource::Stranger(IpAddr::from(n.to_be_bytes()))
     }
 
     /// Guesses that get through in a time, by who take turns and try as soon as it is allowed.
-    fn guesses(throttle: &Throttle, guessers: &[Guesser<'_>], account: &str, span_ms: i64) -> usize {
+    fn guesses(throttle: &Throttle, guessers: &[AttemptSource<'_>], account: &str, span_ms: i64) -> usize {
         let mut made = 0;
         let mut now_ms = 0;
         while now_ms < span_ms {
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn many_strangers_together_guess_little_and_a_known_browser_does_not_wait() {
         let throttle = Throttle::of_passwords();
-        let strangers: Vec<Guesser<'_>> = (1..=2_000).map(numbered).collect();
+        let strangers: Vec<AttemptSource<'_>> = (1..=2_000).map(numbered).collect();
         let made = guesses(&throttle, &strangers, EMAIL, 6 * HOUR_MS);
         assert!(
             made <= 20 + 6 * 12 + 20,
@@ -382,12 +382,12 @@ mod tests {
         while throttle.take(strangers[0], EMAIL, 6 * HOUR_MS).is_ok() {}
         let now_ms = 6 * HOUR_MS;
         assert!(throttle.take(from("203.0.113.1"), EMAIL, now_ms).is_err());
-        throttle.take(Guesser::Known("device"), EMAIL, now_ms).unwrap();
-        throttle.succeeded(Guesser::Known("device"), EMAIL);
+        throttle.take(AttemptSource::Known("device"), EMAIL, now_ms).unwrap();
+        throttle.succeeded(AttemptSource::Known("device"), EMAIL);
         // What is known is not for guessing either.
-        let made = guesses(&throttle, &[Guesser::Known("stolen")], EMAIL, 24 * HOUR_MS);
+        let made = guesses(&throttle, &[AttemptSource::Known("stolen")], EMAIL, 24 * HOUR_MS);
         assert!(made <= 170, "{made}");
-        throttle.take(Guesser::Known("device"), EMAIL, now_ms).unwrap();
+        throttle.take(AttemptSource::Known("device"), EMAIL, now_ms).unwrap();
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn an_attempt_that_was_taken_back_does_not_count() {
         let throttle = Throttle::of_passwords();
-        for guesser in [from("192.0.2.1"), Guesser::Known("device")] {
+        for guesser in [from("192.0.2.1"), AttemptSource::Known("device")] {
             for _ in 0..4 {
                 throttle.take(guesser, EMAIL, 0).unwrap();
             }
@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn codes_are_guessed_more_slowly() {
         let throttle = Throttle::of_codes();
-        let strangers: Vec<Guesser<'_>> = (1..=500).map(numbered).collect();
+        let strangers: Vec<AttemptSource<'_>> = (1..=500).map(numbered).collect();
         let made = guesses(&throttle, &strangers, EMAIL, 24 * HOUR_MS);
         assert!(made <= 10 + 24 + 12, "{made} codes of 500 addresses in a day");
         throttle.take(numbered(1), "b@example.net", 24 * HOUR_MS).unwrap();

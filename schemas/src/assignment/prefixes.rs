@@ -24,7 +24,7 @@ const DENSE_WORTH: usize = 64;
 
 /// The first tenure of a prefix, and mostly the only one, in eight bytes: all of them stay near the core.
 #[derive(Clone, Copy, Debug)]
-struct First {
+struct FirstTenure {
     service: u32,
     /// Which of the validities.
     validity: u32,
@@ -32,7 +32,7 @@ struct First {
 
 /// Where to look when that one does not hold.
 #[derive(Debug)]
-struct Rest {
+struct FurtherTenures {
     /// Where the other tenures lie.
     others: std::ops::Range<u32>,
     /// The next shorter prefix around it, or [`NOBODY`].
@@ -75,8 +75,8 @@ fn set<K: PartialEq>(boundaries: &mut Vec<Boundary<K>>, start: K, prefix: u32) {
 #[derive(Debug)]
 pub(super) struct PrefixTable {
     /// By the number of the prefix.
-    firsts: Vec<First>,
-    rests: Vec<Rest>,
+    firsts: Vec<FirstTenure>,
+    rests: Vec<FurtherTenures>,
     /// Distinct times of first tenures, half-open: many assignments are made together.
     validities: Vec<(i64, i64)>,
     /// Tenures but the first ones.
@@ -197,11 +197,11 @@ impl PrefixTable {
             if validity_number == next {
                 self.validities.push(validity);
             }
-            self.firsts.push(First {
+            self.firsts.push(FirstTenure {
                 service: first_tenure.service,
                 validity: validity_number,
             });
-            self.rests.push(Rest {
+            self.rests.push(FurtherTenures {
                 others: from..self.tenures.len() as u32,
                 around: open.last().map_or(NOBODY, |(_, prefix)| *prefix),
             });

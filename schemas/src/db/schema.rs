@@ -19,7 +19,7 @@ use crate::file_format::PROGRAM_VERSION;
 use crate::search;
 
 /// Why a database must not be upgraded now; `None` where nothing speaks against it.
-pub type UpgradeHindrance<'a> = &'a (dyn Fn() -> Option<String> + Sync);
+pub type UpgradeBlocker<'a> = &'a (dyn Fn() -> Option<String> + Sync);
 
 /// What opening a database applied to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -296,7 +296,7 @@ impl Database {
     pub(super) async fn migrate(
         &self,
         up_to: i64,
-        hindrance: UpgradeHindrance<'_>,
+        hindrance: UpgradeBlocker<'_>,
     ) -> Result<Option<Upgrade>, DatabaseError> {
         let table = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
         let fail = |version, name| move |source| DatabaseError::Migrate { version, name, source };

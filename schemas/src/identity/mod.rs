@@ -29,8 +29,9 @@ pub use second_factor::{
     users_with_second_factor,
 };
 pub use session::{
-    Ending, NewSession, SESSION_NAME_CHARS, SessionTimes, SessionUser, StoredSession, close_session, end_sessions,
-    end_sessions_without, has_session, note_session_used, open_session, session_name, session_user, sessions_of,
+    NewSession, SESSION_NAME_CHARS, SessionTimes, SessionUser, SessionsToEnd, StoredSession, close_session,
+    end_sessions, end_sessions_without, has_session, note_session_used, open_session, session_name, session_user,
+    sessions_of,
 };
 pub use sign_in::{PendingSignIn, close_sign_in, hold_sign_in, open_sign_in, pending_sign_in, take_code_attempt};
 pub use token::{

@@ -206,7 +206,7 @@ pub async fn has_session(connection: &mut AnyConnection, user: UserId, name: &st
 
 /// Which sessions of a user to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending<'a> {
+pub enum SessionsToEnd<'a> {
     All,
     /// All but the one of this name.
     AllBut(&'a str),
@@ -217,15 +217,15 @@ pub enum Ending<'a> {
 pub async fn end_sessions(
     connection: &mut AnyConnection,
     user: UserId,
-    ending: Ending<'_>,
+    ending: SessionsToEnd<'_>,
 ) -> Result<u64, sqlx::Error> {
     let (sql, name) = match ending {
-        Ending::All => ("DELETE FROM sessions WHERE user_id = $1 AND $2 = ''", ""),
-        Ending::AllBut(name) => (
+        SessionsToEnd::All => ("DELETE FROM sessions WHERE user_id = $1 AND $2 = ''", ""),
+        SessionsToEnd::AllBut(name) => (
             "DELETE FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) <> $2",
             name,
         ),
-        Ending::One(name) => (
+        SessionsToEnd::One(name) => (
             "DELETE FROM sessions WHERE user_id = $1 AND substr(token_hash, 1, 16) = $2",
             name,
         ),
@@ -235,7 +235,7 @@ pub async fn end_sessions(
         .bind(name)
         .execute(&mut *connection)
         .await?;
-    if !matches!(ending, Ending::One(_)) {
+    if !matches!(ending, SessionsToEnd::One(_)) {
         sqlx::query("DELETE FROM sign_ins WHERE user_id = $1")
             .bind(user.0)
             .execute(connection)

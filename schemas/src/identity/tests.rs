@@ -163,11 +163,15 @@ async fn a_user_has_so_many_sessions_and_those_that_are_over_go() {
     assert!(has_session(&mut transaction, user, "two").await.unwrap());
     assert!(!has_session(&mut transaction, user, "one").await.unwrap());
     assert_eq!(
-        end_sessions(&mut transaction, user, Ending::One("four")).await.unwrap(),
+        end_sessions(&mut transaction, user, SessionsToEnd::One("four"))
+            .await
+            .unwrap(),
         1
     );
     assert_eq!(
-        end_sessions(&mut transaction, user, Ending::One("four")).await.unwrap(),
+        end_sessions(&mut transaction, user, SessionsToEnd::One("four"))
+            .await
+            .unwrap(),
         0
     );
     end_sessions_without(&mut transaction, user, "two").await.unwrap();
@@ -177,12 +181,15 @@ async fn a_user_has_so_many_sessions_and_those_that_are_over_go() {
     assert_eq!(stored, ["five"], "the other was not used for an hour");
     open(&mut transaction, user, "six", NOW_MS + 2 * HOUR_MS).await;
     assert_eq!(
-        end_sessions(&mut transaction, user, Ending::AllBut("six"))
+        end_sessions(&mut transaction, user, SessionsToEnd::AllBut("six"))
             .await
             .unwrap(),
         1
     );
-    assert_eq!(end_sessions(&mut transaction, user, Ending::All).await.unwrap(), 1);
+    assert_eq!(
+        end_sessions(&mut transaction, user, SessionsToEnd::All).await.unwrap(),
+        1
+    );
 
     open(&mut transaction, user, "seven", NOW_MS).await;
     close_session(&mut *transaction, "seven").await.unwrap();

@@ -58,7 +58,7 @@ pub async fn rotate(database: &Database, file: &KeyFile) -> Result<Rotated, Secr
     fault::at("secrets.key_current");
     let mut values = 0;
     for column in COLUMNS {
-        values += seal_anew(database, &vault, column, &key).await?;
+        values += reseal(database, &vault, column, &key).await?;
     }
     forget_others(database, file, &key).await?;
     fault::at("secrets.key_forgotten");
@@ -79,7 +79,7 @@ pub async fn rotate(database: &Database, file: &KeyFile) -> Result<Rotated, Secr
 }
 
 /// Seals every value of a column under `key`; answers how many were not.
-async fn seal_anew(database: &Database, vault: &Vault, column: Column, key: &str) -> Result<u64, SecretError> {
+async fn reseal(database: &Database, vault: &Vault, column: Column, key: &str) -> Result<u64, SecretError> {
     let Column { table, column: name } = column;
     let select = format!(
         "SELECT id, {name} AS value FROM {table} WHERE {name} IS NOT NULL AND {name} NOT LIKE $1 ORDER BY id LIMIT $2"

@@ -44,7 +44,7 @@ const BACKUPS_MINOR: i64 = 300;
 
 /// What was stored of the fleet.
 #[derive(Debug)]
-pub(crate) struct Filled {
+pub(crate) struct DemoFleet {
     pub(crate) customers: Vec<CustomerId>,
     /// Whose pages show the most, and a service of theirs.
     pub(crate) showcase: (CustomerId, ServiceId),
@@ -56,7 +56,7 @@ pub(crate) async fn fill(
     fleet: &Fleet,
     history_start_ms: i64,
     now: Timestamp,
-) -> anyhow::Result<Filled> {
+) -> anyhow::Result<DemoFleet> {
     let mut act = audit::begin(database, history_start_ms).await?;
     // Everything is as if it had been entered before the history began.
     let mut customers: Vec<(CustomerId, Currency, i64)> = Vec::new();
@@ -157,7 +157,7 @@ pub(crate) async fn fill(
     let change = json!({"after": {"customers": customers.len(), "services": fleet.services.len()}});
     act.commit(Note::new("demo.fill", "demo").change(change)).await?;
 
-    Ok(Filled {
+    Ok(DemoFleet {
         showcase: (
             customers[shown].0,
             service_shown.context("the customer that is shown has a service")?,

@@ -38,7 +38,7 @@ use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 use serde_json::json;
 
 use super::people::{ADMIN, OPS, People};
-use cast::{BUSINESS, CHARACTERS, COLLEGE, FORGETFUL, PRIVATE, Pays};
+use cast::{BUSINESS, CHARACTERS, COLLEGE, FORGETFUL, PRIVATE, PaymentHabit};
 
 /// When the company was set up.
 const SETUP_DAYS: i64 = 100;
@@ -249,7 +249,7 @@ impl<'a> Story<'a> {
         let personal = json!({"after": {"name": character.name, "email": character.email, "profile": profile}});
         let note = Note::new("customer.create", customer.id).change(change);
         act.commit(note.personal(personal)).await?;
-        if let Pays::By(card) = character.pays {
+        if let PaymentHabit::By(card) = character.pays {
             self.save_card(customer.id, card, at_ms).await?;
         }
         Ok(Known {

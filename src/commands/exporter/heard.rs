@@ -12,7 +12,7 @@ use crate::options::Data;
 use crate::output::{Cell, Format, Listing, Record, ShowFormat, at, bytes, number, shown, text};
 
 /// What is known of one, configured or heard.
-struct Known {
+struct KnownExporter {
     name: Option<String>,
     site: Option<String>,
     is_configured: bool,
@@ -20,11 +20,11 @@ struct Known {
 }
 
 /// By address. A configured network stands for the exporters in it: they are listed once they are heard.
-fn known(config: &Config) -> anyhow::Result<BTreeMap<Address, Known>> {
+fn known(config: &Config) -> anyhow::Result<BTreeMap<Address, KnownExporter>> {
     let status = status::read(&config.data_dir).context("read the collector's status")?;
     let mut all = BTreeMap::new();
     for exporter in status.into_iter().flat_map(|status| status.exporters) {
-        let known = Known {
+        let known = KnownExporter {
             name: exporter.name.clone(),
             site: exporter.site.clone(),
             is_configured: exporter.configured,
@@ -36,7 +36,7 @@ fn known(config: &Config) -> anyhow::Result<BTreeMap<Address, Known>> {
         let Some(address) = configured.address.host() else {
             continue;
         };
-        all.entry(address).or_insert_with(|| Known {
+        all.entry(address).or_insert_with(|| KnownExporter {
             name: configured.name.clone(),
             site: configured.site.clone(),
             is_configured: true,

@@ -11,7 +11,7 @@ use super::{Boundary, FLOWS, Flow, Metered, SpanBound, address_bytes_array};
 use crate::column::ColumnValues;
 
 /// How a column keeps a field of [`Flow`].
-pub trait Kept: Copy {
+pub trait ColumnField: Copy {
     /// What the column's vector holds.
     type As;
     fn keep(self) -> Self::As;
@@ -20,7 +20,7 @@ pub trait Kept: Copy {
 
 macro_rules! kept_as_is {
     ($($kind:ty),*) => {$(
-        impl Kept for $kind {
+        impl ColumnField for $kind {
             type As = $kind;
             #[inline]
             fn keep(self) -> $kind {
@@ -36,7 +36,7 @@ macro_rules! kept_as_is {
 
 kept_as_is!(u8, u16, u32, u64, i64);
 
-impl Kept for Address {
+impl ColumnField for Address {
     type As = [u8; 16];
     #[inline]
     fn keep(self) -> [u8; 16] {
@@ -48,20 +48,20 @@ impl Kept for Address {
     }
 }
 
-impl Kept for Boundary {
+impl ColumnField for Boundary {
     type As = u8;
     #[inline]
     fn keep(self) -> u8 {
         self as u8
     }
-    /// Only codes that [`Kept::keep`] made are in a column.
+    /// Only codes that [`ColumnField::keep`] made are in a column.
     #[inline]
     fn give(kept: u8) -> Boundary {
         Boundary::from_code(kept).unwrap_or_default()
     }
 }
 
-impl Kept for Metered {
+impl ColumnField for Metered {
     type As = u8;
     #[inline]
     fn keep(self) -> u8 {
@@ -73,7 +73,7 @@ impl Kept for Metered {
     }
 }
 
-impl Kept for SpanBound {
+impl ColumnField for SpanBound {
     type As = u8;
     #[inline]
     fn keep(self) -> u8 {
@@ -94,7 +94,7 @@ macro_rules! flow_columns {
         /// what [`Flow::default`] has, so that memory is not written twice or for nothing; [`FlowColumns::complete`] writes it.
         #[derive(Clone, Debug, Default)]
         pub struct FlowColumns {
-            $(pub $field: Vec<<$kind as Kept>::As>,)*
+            $(pub $field: Vec<<$kind as ColumnField>::As>,)*
         }
 
         impl FlowColumns {
@@ -163,9 +163,9 @@ macro_rules! flow_columns {
             $column.push($value);
         }
     };
-    (@row $column:expr, $kind:ident, $usual:expr, $index:expr) => { <$kind as Kept>::give($column[$index]) };
+    (@row $column:expr, $kind:ident, $usual:expr, $index:expr) => { <$kind as ColumnField>::give($column[$index]) };
     (@row $column:expr, $kind:ident, $usual:expr, $index:expr, late) => {
-        $column.get($index).map_or($usual, |kept| <$kind as Kept>::give(*kept))
+        $column.get($index).map_or($usual, |kept| <$kind as ColumnField>::give(*kept))
     };
     (@fill $column:expr, $value:expr, $usual:expr, $begun:expr, $rows:expr) => {
         if $column.len() < $rows {

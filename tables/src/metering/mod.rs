@@ -9,7 +9,7 @@
 //! stored flow what assignments and corrections say of its time, and never takes the configuration of now for the one of then.
 
 mod boundary;
-mod past;
+mod correction_history;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig
 use crate::flow::{Boundary, Flow, FlowColumns, Metered, marks, was_discarded};
 
 pub use boundary::{Boundaries, BoundaryOf};
-use past::Past;
+use correction_history::CorrectionHistory;
 
 #[derive(Clone, Copy, Debug)]
 struct Meter {
@@ -37,7 +37,7 @@ struct Meter {
 type MeterOf<'a> = (Option<Meter>, BoundaryOf<'a>);
 
 /// What of a flow decides how it is judged.
-struct Seen {
+struct MeteringInput {
     exporter: Address,
     src_addr: Address,
     dst_addr: Address,
@@ -54,7 +54,7 @@ struct Seen {
     marks: u16,
 }
 
-struct Judged {
+struct MeteringDecision {
     src_service: u32,
     dst_service: u32,
     in_boundary: Boundary,
@@ -69,7 +69,7 @@ struct Judged {
 pub struct Enricher {
     meters: ExporterTable<Meter>,
     boundaries: Boundaries,
-    past: Past,
+    past: CorrectionHistory,
     own: Assignments,
     assignments: Arc<Assignments>,
 }
@@ -100,7 +100,7 @@ impl Enricher {
         Enricher {
             meters,
             boundaries: Boundaries::new(config),
-            past: Past::new(&config.corrections),
+            past: CorrectionHistory::new(&config.corrections),
             own,
             assignments,
         }
@@ -156,7 +156,7 @@ impl Enricher {
                 (side(seen.in_if, flow.in_boundary), side(seen.out_if, flow.out_boundary))
             }
         };
-        Judged::new(
+        MeteringDecision::new(
             (src_service, dst_service),
             sides,
             (mode, counts),
@@ -183,11 +183,11 @@ impl Enricher {
         let sides = (side(flow.in_if, flow.in_boundary), side(flow.out_if, flow.out_boundary));
         let counts = !flow.is_marked(marks::OTHER_OBSERVATION);
         let services = (flow.src_service, flow.dst_service);
-        Judged::new(services, sides, (mode, counts), flow.forwarding_status).write(flow);
+        MeteringDecision::new(services, sides, (mode, counts), flow.forwarding_status).write(flow);
     }
 
-    fn seen(&self, flow: &Flow) -> Seen {
-        Seen {
+    fn seen(&self, flow: &Flow) -> MeteringInput {
+        MeteringInput {
             exporter: flow.exporter,
             src_addr: flow.src_addr,
             dst_addr: flow.dst_addr,
@@ -245,7 +245,7 @@ impl Enricher {
                     meter
                 }
             };
-            let seen = Seen {
+            let seen = MeteringInput {
                 exporter: Address(exporter),
                 src_addr: Address(flows.src_addr[row]),
                 dst_addr: Address(flows.dst_addr[row]),
@@ -272,7 +272,7 @@ impl Enricher {
 
     /// The services of source and destination.
     #[inline]
-    fn services(&self, seen: &Seen) -> (u32, u32) {
+    fn services(&self, seen: &MeteringInput) -> (u32, u32) {
         let service = |held: Option<u32>, if_index, vlan| {
             held.or_else(|| {
                 self.assignments
@@ -287,7 +287,7 @@ impl Enricher {
     }
 
     #[inline]
-    fn judge(&self, (meter, boundary): &MeterOf<'_>, seen: &Seen) -> Judged {
+    fn judge(&self, (meter, boundary): &MeterOf<'_>, seen: &MeteringInput) -> MeteringDecision {
         let (src_service, dst_service) = self.services(seen);
         let past = self.past.at(seen.exporter, seen.end_at_ms);
         let mode = past
@@ -311,7 +311,7 @@ impl Enricher {
             MeterMode::Boundary | MeterMode::Off => (side(seen.in_if), side(seen.out_if)),
         };
         let counts = observation_counts(observed, seen.direction, seen.marks);
-        Judged::new(
+        MeteringDecision::new(
             (src_service, dst_service),
             sides,
             (mode, counts),
@@ -328,7 +328,7 @@ impl Enricher {
     }
 }
 
-impl Judged {
+impl MeteringDecision {
     /// `counts`: the observation of this record is the metered one.
     #[inline]
     fn new(
@@ -336,7 +336,7 @@ impl Judged {
         (in_boundary, out_boundary): (Boundary, Boundary),
         (mode, counts): (MeterMode, bool),
         forwarding_status: u8,
-    ) -> Judged {
+    ) -> MeteringDecision {
         let metered = match (in_boundary, out_boundary) {
             // What the exporter did not forward reached nobody, even where addresses alone would call it a crossing.
             _ if was_discarded(forwarding_status) => Metered::No,
@@ -350,7 +350,7 @@ impl Judged {
             MeterMode::Boundary => marks::METER_BOUNDARY,
             MeterMode::Off => marks::METER_OFF,
         };
-        Judged {
+        MeteringDecision {
             src_service,
             dst_service,
             in_boundary,

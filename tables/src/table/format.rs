@@ -1,8 +1,8 @@
 //! The format of a table's files: a number that rises with each change of its columns or of what they mean.
 //!
 //! The manifest's property `table_format` says the newest format that was ever written to the table; without it, that is 1.
-//! Files of earlier formats stay beside it and are read ([`crate::column::Older`]). Of a table with files of a newer format
-//! nothing is read and nothing is written: whoever merges files without knowing a column drops it.
+//! Files of earlier formats stay beside it and are read ([`crate::column::ColumnFallback`]). Of a table with files of a newer
+//! format nothing is read and nothing is written: whoever merges files without knowing a column drops it.
 
 use std::path::Path;
 

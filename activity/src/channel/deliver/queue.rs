@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use schemas::ids::DeliveryId;
 
-use crate::channel::Due;
+use crate::channel::DueDelivery;
 
 /// Whose a target is: a customer's number; 0 is the operator.
 pub(super) type OwnerKey = i64;
@@ -18,7 +18,7 @@ pub(super) type OwnerKey = i64;
 pub(super) struct Queue {
     /// Of one owner at one time.
     per_owner: usize,
-    waiting: BTreeMap<String, Waiting>,
+    waiting: BTreeMap<String, TargetQueue>,
     /// By target: the delivery under way.
     under_way: HashMap<String, DeliveryId>,
     owners: HashMap<OwnerKey, Owner>,
@@ -29,9 +29,9 @@ pub(super) struct Queue {
 
 /// What waits for one target.
 #[derive(Debug)]
-struct Waiting {
+struct TargetQueue {
     owner: OwnerKey,
-    due: VecDeque<Due>,
+    due: VecDeque<DueDelivery>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,14 +54,14 @@ impl Queue {
     }
 
     /// Replaces what waits.
-    pub(super) fn fill(&mut self, due: Vec<(OwnerKey, Due)>) {
+    pub(super) fn fill(&mut self, due: Vec<(OwnerKey, DueDelivery)>) {
         self.waiting.clear();
         for (owner, delivery) in due {
             if self.under_way.get(&delivery.queue) == Some(&delivery.id) {
                 continue;
             }
             let target = delivery.queue.clone();
-            let waiting = self.waiting.entry(target).or_insert_with(|| Waiting {
+            let waiting = self.waiting.entry(target).or_insert_with(|| TargetQueue {
                 owner,
                 due: VecDeque::new(),
             });
@@ -70,7 +70,7 @@ impl Queue {
     }
 
     /// Takes the next delivery that can be sent now; `None` where there is none.
-    pub(super) fn take(&mut self) -> Option<(OwnerKey, Due)> {
+    pub(super) fn take(&mut self) -> Option<(OwnerKey, DueDelivery)> {
         let target = self
             .waiting
             .iter()
@@ -99,7 +99,7 @@ impl Queue {
     }
 
     /// A delivery that was taken is no longer under way.
-    pub(super) fn finish(&mut self, owner: OwnerKey, due: &Due) {
+    pub(super) fn finish(&mut self, owner: OwnerKey, due: &DueDelivery) {
         self.under_way.remove(&due.queue);
         if let Some(owner) = self.owners.get_mut(&owner) {
             owner.under_way -= 1;
@@ -127,8 +127,8 @@ mod tests {
 
     use super::*;
 
-    fn due(id: i64, target: &str) -> Due {
-        Due {
+    fn due(id: i64, target: &str) -> DueDelivery {
+        DueDelivery {
             id: DeliveryId(id),
             event: EventId(id),
             target: target.to_owned(),
@@ -149,7 +149,7 @@ mod tests {
         all.push((2, due(401, "b1")));
         all.push((2, due(402, "b1")));
         queue.fill(all);
-        let taken: Vec<(i64, Due)> = std::iter::from_fn(|| queue.take()).collect();
+        let taken: Vec<(i64, DueDelivery)> = std::iter::from_fn(|| queue.take()).collect();
         let ids: Vec<i64> = taken.iter().map(|(_, due)| due.id.0).collect();
         assert_eq!(ids, [1, 401, 2], "two of the first owner, one per endpoint");
         // What becomes free goes to whom it belonged, the other endpoints first.

@@ -40,11 +40,11 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
                 .say(format!(
                     "A payment that was refunded to you was also charged back, so your credit is {amount} below zero."
                 ))
-                .say_if(due.as_ref().map(|due| match is_late {
+                .sentence_if(due.as_ref().map(|due| match is_late {
                     true => format!("It was due on {due} and has not been paid."),
                     false => format!("Please pay it by {due}: add credit in the portal, or send a bank transfer."),
                 }))
-                .say_if(facts.day("suspends_at_ms").map(|day| {
+                .sentence_if(facts.day("suspends_at_ms").map(|day| {
                     format!("If it is not paid by {day}, your services are suspended.")
                 }))
                 .fact("Balance", balance)
@@ -71,7 +71,7 @@ pub(super) fn credit(event: &Event, facts: &Facts<'_>) -> Message {
         .say(format!(
             "We tried to charge {amount} to top up your account, and it was declined. You have not been charged."
         ))
-        .say_if(
+        .sentence_if(
             (event.payload.get("is_disabled").and_then(Value::as_bool) == Some(true)).then(|| {
                 "It was declined too often, so we have switched automatic top-up off. Switch it on again once the payment method is right.".to_owned()
             }),

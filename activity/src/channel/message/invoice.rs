@@ -61,10 +61,10 @@ pub(super) fn invoice(event: &Event, facts: &Facts<'_>) -> Message {
                 format!("Invoice {number} is overdue"),
             )
             .say(format!("{what} has been due{since} and is still open."))
-            .say_if(
+            .sentence_if(
                 suspends.map(|day| format!("If it is not paid by {day}, the services that it bills are suspended.")),
             )
-            .say_if(facts.day("terminates_at_ms").map(|day| {
+            .sentence_if(facts.day("terminates_at_ms").map(|day| {
                 format!("If it is still not paid by {day}, their subscriptions end and their data is deleted.")
             }))
             .say("If you have paid in the meantime, please disregard this message.")

@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 
 use super::*;
-use crate::password_reset::By;
+use crate::password_reset::ResetRequester;
 use crate::{password_reset, verification};
 
 /// A mail server that takes everything, and what it got.
@@ -107,9 +107,15 @@ async fn a_link_is_in_its_mail_and_neither_shown_nor_stored_nor_logged() {
     let _guard = tracing::subscriber::set_default(log.clone());
     tracing::debug!("this is kept");
     let mut transaction = world.database.begin_write().await.unwrap();
-    password_reset::request(&mut transaction, UserId(1), By::Anybody, "192.0.2.7", NOW_MS)
-        .await
-        .unwrap();
+    password_reset::request(
+        &mut transaction,
+        UserId(1),
+        ResetRequester::Anybody,
+        "192.0.2.7",
+        NOW_MS,
+    )
+    .await
+    .unwrap();
     verification::request(&mut transaction, ADA, NOW_MS).await.unwrap();
     transaction.commit().await.unwrap();
     let (mailer, mails) = mail_server().await;

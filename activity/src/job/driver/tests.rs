@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::job::{
-    After, Alerts, Condition, Context, JobBoard, Listed, Notice, NoticeKind, RunFilter, RunHere, Schedule, Scope, list,
-    request, run_here, runs,
+    Alerts, Context, JobBoard, JobDependency, JobRecord, JobStatus, LocalRun, Notice, NoticeKind, RunFilter, Schedule,
+    Scope, list, request, run_here, runs,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ struct Task {
     period: Duration,
     scope: Scope,
     timing: Timing,
-    after: &'static [After],
+    after: &'static [JobDependency],
     desk: Arc<Desk>,
     /// A run takes one; `None`: it ends at once.
     gate: Option<Arc<Semaphore>>,
@@ -100,7 +100,7 @@ impl Job for Task {
         self.timing
     }
 
-    fn after(&self) -> &'static [After] {
+    fn after(&self) -> &'static [JobDependency] {
         self.after
     }
 
@@ -119,7 +119,7 @@ impl Job for Task {
         }
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         self.desk.begun.lock().unwrap().push((self.label.clone(), run.now_ms));
         let at_once = self.desk.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.desk.most_at_once.fetch_max(at_once, Ordering::SeqCst);
@@ -132,7 +132,7 @@ impl Job for Task {
         assert!(!self.desk.panics.load(Ordering::SeqCst), "as it was told");
         match self.desk.fails.load(Ordering::SeqCst) {
             true => Err("the test says so".into()),
-            false => Ok(Done::Nothing),
+            false => Ok(RunReport::Nothing),
         }
     }
 }
@@ -175,7 +175,7 @@ impl World {
         Running { task, stop, board }
     }
 
-    async fn listed(&self, name: &str) -> Option<Listed> {
+    async fn listed(&self, name: &str) -> Option<JobRecord> {
         let listed = list(self.database.pool()).await.unwrap();
         listed.into_iter().find(|listed| listed.name == name)
     }
@@ -262,8 +262,8 @@ async fn each_process_runs_its_local_jobs() {
 
 #[tokio::test]
 async fn a_slow_job_holds_up_only_those_that_come_after_it() {
-    static ALWAYS: [After; 1] = [After::always("slow")];
-    static FOR_A_SECOND: [After; 1] = [After::at_most("slow", Duration::from_secs(1))];
+    static ALWAYS: [JobDependency; 1] = [JobDependency::always("slow")];
+    static FOR_A_SECOND: [JobDependency; 1] = [JobDependency::at_most("slow", Duration::from_secs(1))];
     let world = World::new().await;
     let desk = Arc::new(Desk::default());
     let gate = Arc::new(Semaphore::new(0));
@@ -296,7 +296,7 @@ async fn a_slow_job_holds_up_only_those_that_come_after_it() {
     })
     .await;
     let slow = world.listed("slow").await.unwrap();
-    assert_eq!(slow.condition(clock::machine_now_ms()), Condition::Running);
+    assert_eq!(slow.condition(clock::machine_now_ms()), JobStatus::Running);
     assert_eq!((slow.progress.done, slow.progress.total), (1, 2));
     gate.add_permits(100);
     // Each time it is due, what it depends on has run for that instant.
@@ -326,7 +326,7 @@ async fn who_must_know_hears_once_that_a_job_fails_and_once_that_it_works_again(
         assert_eq!(notices[0].error, "the test says so");
     }
     let listed = world.listed("work").await.unwrap();
-    assert_eq!(listed.condition(clock::machine_now_ms()), Condition::Failing);
+    assert_eq!(listed.condition(clock::machine_now_ms()), JobStatus::Failing);
     running.stop().await;
     // A process that is started again has heard of it.
     let before = desk.count("work");
@@ -360,8 +360,8 @@ async fn a_panic_is_a_failure_like_any_other() {
 
 #[tokio::test]
 async fn whenever_the_test_clock_is_set_all_jobs_of_the_books_run_in_their_order_at_one_instant() {
-    static AFTER_FIRST: [After; 1] = [After::always("first")];
-    static AFTER_SECOND: [After; 1] = [After::at_most("second", Duration::from_millis(1))];
+    static AFTER_FIRST: [JobDependency; 1] = [JobDependency::always("first")];
+    static AFTER_SECOND: [JobDependency; 1] = [JobDependency::at_most("second", Duration::from_millis(1))];
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let world = World::new().await;
     let mut connection = world.database.pool().acquire().await.unwrap();
@@ -424,7 +424,7 @@ async fn a_job_runs_when_it_is_asked_for_and_not_while_it_is_on_hold() {
     world.ask("work").await;
     wait_until("it is on hold", async || {
         let listed = world.listed("work").await.unwrap();
-        listed.condition(clock::machine_now_ms()) == Condition::Held && listed.hold == "the test says so"
+        listed.condition(clock::machine_now_ms()) == JobStatus::Held && listed.hold == "the test says so"
     })
     .await;
     assert_eq!(desk.count("work"), 2);
@@ -488,7 +488,7 @@ async fn a_command_runs_a_job_itself_where_nobody_else_does() {
     assert!(
         matches!(
             &ran,
-            RunHere::Ended {
+            LocalRun::Ended {
                 outcome: Outcome::Succeeded,
                 ..
             }
@@ -498,14 +498,14 @@ async fn a_command_runs_a_job_itself_where_nobody_else_does() {
     desk.fails.store(true, Ordering::SeqCst);
     let ran = run_here(job.clone(), settings.clone()).await.unwrap();
     assert!(
-        matches!(&ran, RunHere::Ended { outcome: Outcome::Failed, text } if text == "the test says so"),
+        matches!(&ran, LocalRun::Ended { outcome: Outcome::Failed, text } if text == "the test says so"),
         "{ran:?}"
     );
     desk.is_held.store(true, Ordering::SeqCst);
     let ran = run_here(job, settings).await.unwrap();
-    assert_eq!(ran, RunHere::Held("the test says so".to_owned()));
+    assert_eq!(ran, LocalRun::Held("the test says so".to_owned()));
     let listed = world.listed("work").await.unwrap();
-    assert_eq!(listed.condition(clock::machine_now_ms()), Condition::NoProcess);
+    assert_eq!(listed.condition(clock::machine_now_ms()), JobStatus::NoProcess);
     let all = runs(world.database.pool(), RunFilter::default(), 10).await.unwrap();
     let outcomes: BTreeMap<&str, usize> = all.iter().fold(BTreeMap::new(), |mut counts, run| {
         *counts.entry(run.outcome.name()).or_default() += 1;
@@ -546,7 +546,7 @@ async fn a_job_that_is_switched_off_is_listed_as_that_and_cannot_be_asked_for() 
     let running = world.start(&desk, vec![of_group("work", None), of_group("other", None)]);
     wait_until("both ran", async || desk.count("work") == 1 && desk.count("other") == 1).await;
     running.stop().await;
-    assert_eq!(condition("work").await, Condition::NoProcess);
+    assert_eq!(condition("work").await, JobStatus::NoProcess);
     // Asked for, and its process ended before it saw that.
     sqlx::query("UPDATE jobs SET requested = requested + 1 WHERE name = 'work'")
         .execute(world.database.pool())
@@ -560,8 +560,8 @@ async fn a_job_that_is_switched_off_is_listed_as_that_and_cannot_be_asked_for() 
     let off = of_group("work", Some("the test says so"));
     let running = world.start(&desk, vec![off, of_group("other", None), own]);
     wait_until("the other ran", async || desk.count("other") == 2).await;
-    assert_eq!(condition("work").await, Condition::SwitchedOff);
-    assert_eq!(condition("own").await, Condition::SwitchedOff);
+    assert_eq!(condition("work").await, JobStatus::SwitchedOff);
+    assert_eq!(condition("own").await, JobStatus::SwitchedOff);
     assert!(running.board.jobs().iter().all(|job| job.name == "other"));
     let mut transaction = world.database.begin_write().await.unwrap();
     let refused = request(&mut transaction, "work", clock::machine_now_ms())
@@ -582,7 +582,7 @@ async fn a_job_that_is_switched_off_is_listed_as_that_and_cannot_be_asked_for() 
         desk.count("work") == 2 && desk.count("other") == 3
     })
     .await;
-    assert_ne!(condition("work").await, Condition::SwitchedOff);
+    assert_ne!(condition("work").await, JobStatus::SwitchedOff);
     running.stop().await;
     let all = runs(world.database.pool(), RunFilter::default(), 100).await.unwrap();
     assert!(all.iter().all(|run| run.cause == Cause::Schedule), "{all:?}");
@@ -611,7 +611,7 @@ async fn jobs_of_a_lease_that_a_command_has_taken_for_one_of_them_have_no_proces
     assert!(world.listed("work").await.unwrap().has_process(now_ms));
     let other = world.listed("other").await.unwrap();
     assert!(other.is_leased(now_ms));
-    assert_eq!(other.condition(now_ms), Condition::NoProcess);
+    assert_eq!(other.condition(now_ms), JobStatus::NoProcess);
     gate.add_permits(1);
     here.await.unwrap().unwrap();
 }

@@ -20,7 +20,7 @@ fn owner() -> Owner {
 }
 
 /// A job that an owner has, under the lease `billing`, as the list says.
-async fn listed(database: &Database, name: &'static str) -> Listed {
+async fn listed(database: &Database, name: &'static str) -> JobRecord {
     let owner = owner();
     let mut transaction = database.begin_write().await.unwrap();
     lease::add(&mut *transaction, "billing").await.unwrap();
@@ -49,7 +49,7 @@ async fn listed(database: &Database, name: &'static str) -> Listed {
     one(database, name).await
 }
 
-async fn one(database: &Database, name: &str) -> Listed {
+async fn one(database: &Database, name: &str) -> JobRecord {
     let mut connection = database.pool().acquire().await.unwrap();
     let all = list_in(&mut connection).await.unwrap();
     all.into_iter().find(|row| row.name == name).unwrap()
@@ -89,25 +89,25 @@ async fn who_asked_waits_for_the_run_that_served_the_own_number() {
     let second = ask(&database, "work").await.unwrap().remove(0);
     assert_eq!((first.number, second.number), (1, 2));
     row.requested = 2;
-    let answer = |request: &Request, row: &Listed, runs: &[Run]| request.answer(from_ref(row), runs, NOW_MS);
-    assert_eq!(answer(&first, &row, &[]), Answer::Waiting);
+    let answer = |request: &Request, row: &JobRecord, runs: &[Run]| request.answer(from_ref(row), runs, NOW_MS);
+    assert_eq!(answer(&first, &row, &[]), RequestState::Waiting);
     // It ran as its schedule says, before it was asked for.
     let scheduled = run(1, Cause::Schedule, Outcome::Succeeded);
-    assert_eq!(answer(&first, &row, from_ref(&scheduled)), Answer::Waiting);
+    assert_eq!(answer(&first, &row, from_ref(&scheduled)), RequestState::Waiting);
     // The run of the first began before the second was seen.
     row.served = 1;
     row.running_since_ms = Some(5);
-    assert_eq!(answer(&first, &row, from_ref(&scheduled)), Answer::Begun);
-    assert_eq!(answer(&second, &row, from_ref(&scheduled)), Answer::Waiting);
+    assert_eq!(answer(&first, &row, from_ref(&scheduled)), RequestState::Begun);
+    assert_eq!(answer(&second, &row, from_ref(&scheduled)), RequestState::Waiting);
     row.running_since_ms = None;
     let of_first = run(2, Cause::Request, Outcome::Failed);
-    let ended = |outcome, text: &str| Answer::Ended {
+    let ended = |outcome, text: &str| RequestState::Ended {
         outcome,
         text: text.to_owned(),
     };
     let runs = [of_first.clone(), scheduled.clone()];
     assert_eq!(answer(&first, &row, &runs), ended(Outcome::Failed, "run 2"));
-    assert_eq!(answer(&second, &row, &runs), Answer::Waiting);
+    assert_eq!(answer(&second, &row, &runs), RequestState::Waiting);
     row.served = 2;
     let of_second = run(3, Cause::Request, Outcome::Succeeded);
     let runs = [of_second, of_first, scheduled];
@@ -121,23 +121,26 @@ async fn nobody_waits_for_what_was_withdrawn_or_for_a_process_that_is_gone() {
     let first = ask(&database, "work").await.unwrap().remove(0);
     row.requested = 1;
     row.hold = "billing is stopped".to_owned();
-    let held = Answer::Held("billing is stopped".to_owned());
+    let held = RequestState::Held("billing is stopped".to_owned());
     assert_eq!(first.answer(from_ref(&row), &[], NOW_MS), held);
     withdraw(&database, "work").await.unwrap();
     row.requested = 0;
-    assert_eq!(first.answer(from_ref(&row), &[], NOW_MS), Answer::Withdrawn);
-    assert_eq!(first.answer(&[], &[], NOW_MS), Answer::Withdrawn);
+    assert_eq!(first.answer(from_ref(&row), &[], NOW_MS), RequestState::Withdrawn);
+    assert_eq!(first.answer(&[], &[], NOW_MS), RequestState::Withdrawn);
     row.requested = 1;
     let expired_ms = NOW_MS + lease::LEASE_MS;
-    assert_eq!(first.answer(from_ref(&row), &[], expired_ms), Answer::Gone);
+    assert_eq!(first.answer(from_ref(&row), &[], expired_ms), RequestState::Gone);
     // It began, and its process was killed: the run has no end.
     row.served = 1;
     row.running_since_ms = Some(5);
     let running = run(1, Cause::Request, Outcome::Running);
-    assert_eq!(first.answer(from_ref(&row), from_ref(&running), NOW_MS), Answer::Begun);
+    assert_eq!(
+        first.answer(from_ref(&row), from_ref(&running), NOW_MS),
+        RequestState::Begun
+    );
     assert_eq!(
         first.answer(from_ref(&row), from_ref(&running), expired_ms),
-        Answer::Gone
+        RequestState::Gone
     );
     // It began while it was withdrawn: what is asked for next is not taken for served.
     set(&database, "UPDATE jobs SET requested = 0, served = 1").await;

@@ -7,8 +7,8 @@ use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
 use crate::Analytics;
 use crate::store::{
-    Attribution, Dimension, ExporterCount, FlowStore, Meters, Overview, PeriodQuery, SeriesQuery, StoreError, TruthRow,
-    WindowCount, WindowVolume,
+    Attribution, CounterReconciliationRow, Dimension, ExporterCount, FlowStore, Meters, Overview, PeriodQuery,
+    SeriesQuery, StoreError, WindowCount, WindowVolume,
 };
 
 /// Each method of the trait is a method of the same name here, which has the engine's errors.
@@ -77,11 +77,15 @@ impl FlowStore for Analytics {
         Ok(self.top_peers(service, from_ms, to_ms, limit).await?)
     }
 
-    async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, StoreError> {
-        Ok(self.truth(from_ms, to_ms).await?)
+    async fn counter_reconciliation(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<CounterReconciliationRow>, StoreError> {
+        Ok(self.counter_reconciliation(from_ms, to_ms).await?)
     }
 
-    async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, StoreError> {
-        Ok(self.truth_now(now_ms).await?)
+    async fn latest_counter_reconciliation(&self, now_ms: i64) -> Result<Vec<CounterReconciliationRow>, StoreError> {
+        Ok(self.latest_counter_reconciliation(now_ms).await?)
     }
 }

@@ -39,8 +39,8 @@ impl GroupAddressesAsNumbers {
     pub(super) fn new() -> GroupAddressesAsNumbers {
         let function = |to| Arc::new(ScalarUDF::from(Reinterpret::new(to)));
         GroupAddressesAsNumbers {
-            number_of: function(To::Number),
-            address_of: function(To::Address),
+            number_of: function(CastTarget::Number),
+            address_of: function(CastTarget::Address),
         }
     }
 }
@@ -96,16 +96,16 @@ impl OptimizerRule for GroupAddressesAsNumbers {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum To {
+enum CastTarget {
     Number,
     Address,
 }
 
-impl To {
+impl CastTarget {
     fn data_type(self) -> DataType {
         match self {
-            To::Number => NUMBER,
-            To::Address => ADDRESS,
+            CastTarget::Number => NUMBER,
+            CastTarget::Address => ADDRESS,
         }
     }
 }
@@ -113,15 +113,15 @@ impl To {
 /// The same 16 bytes as another type.
 #[derive(PartialEq, Eq, Hash, Debug)]
 struct Reinterpret {
-    to: To,
+    to: CastTarget,
     signature: Signature,
 }
 
 impl Reinterpret {
-    fn new(to: To) -> Reinterpret {
+    fn new(to: CastTarget) -> Reinterpret {
         let from = match to {
-            To::Number => ADDRESS,
-            To::Address => NUMBER,
+            CastTarget::Number => ADDRESS,
+            CastTarget::Address => NUMBER,
         };
         Reinterpret {
             to,
@@ -133,8 +133,8 @@ impl Reinterpret {
 impl ScalarUDFImpl for Reinterpret {
     fn name(&self) -> &str {
         match self.to {
-            To::Number => "number_of",
-            To::Address => "address_of",
+            CastTarget::Number => "number_of",
+            CastTarget::Address => "address_of",
         }
     }
 
@@ -158,8 +158,8 @@ impl ScalarUDFImpl for Reinterpret {
         };
         let values = values.to_array(call.number_rows)?;
         let result: ArrayRef = match self.to {
-            To::Number => Arc::new(numbers(values.as_fixed_size_binary())?),
-            To::Address => Arc::new(addresses(values.as_primitive::<Decimal128Type>())?),
+            CastTarget::Number => Arc::new(numbers(values.as_fixed_size_binary())?),
+            CastTarget::Address => Arc::new(addresses(values.as_primitive::<Decimal128Type>())?),
         };
         Ok(ColumnarValue::Array(result))
     }

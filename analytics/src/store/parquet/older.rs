@@ -1,7 +1,7 @@
 //! Files of earlier versions as a scan reads them.
 //!
-//! A column that a file lacks is what the table's definition says stands for it ([`Older`]): a number in every row, or the
-//! column that it took the place of. Expressions are rewritten file by file, so that filters prune row groups of older files
+//! A column that a file lacks is what the table's definition says stands for it ([`ColumnFallback`]): a number in every row, or
+//! the column that it took the place of. Expressions are rewritten file by file, so that filters prune row groups of older files
 //! by the statistics of what is read.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, lit};
 use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapter, PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use datafusion::scalar::ScalarValue;
-use tables::column::{ColumnType, Older, TableDef};
+use tables::column::{ColumnFallback, ColumnType, TableDef};
 
 /// Makes the files of every version of a table look like those of today.
 #[derive(Debug)]
@@ -51,10 +51,10 @@ impl Adapter {
             return Ok(None);
         }
         Ok(match wanted.in_older_files {
-            Older::Number(number) => Some(lit(constant(wanted.kind, number)?)),
-            Older::Column(name) => Some(Arc::new(Column::new_with_schema(name, &self.held)?)),
+            ColumnFallback::Number(number) => Some(lit(constant(wanted.kind, number)?)),
+            ColumnFallback::Column(name) => Some(Arc::new(Column::new_with_schema(name, &self.held)?)),
             // The default says that it is missing.
-            Older::Never => None,
+            ColumnFallback::Never => None,
         })
     }
 }

@@ -421,8 +421,8 @@ async fn an_empty_store_answers_every_question() {
     assert_eq!(store.flows_without_rate(from_ms, to_ms).await.unwrap(), []);
     assert_eq!(store.top_peers(1, from_ms, to_ms, 5).await.unwrap(), []);
     assert_eq!(store.heard_until().await.unwrap(), None);
-    assert_eq!(store.truth(from_ms, to_ms).await.unwrap(), []);
-    assert_eq!(store.truth_now(to_ms).await.unwrap(), []);
+    assert_eq!(store.counter_reconciliation(from_ms, to_ms).await.unwrap(), []);
+    assert_eq!(store.latest_counter_reconciliation(to_ms).await.unwrap(), []);
     let overview = store.overview(from_ms, to_ms, Dimension::As, 0..9).await.unwrap();
     assert_eq!(overview, model.overview(from_ms, to_ms, Dimension::As, 0..9));
     for meters in meters() {

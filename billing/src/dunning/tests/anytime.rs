@@ -14,16 +14,16 @@ impl Debt {
     }
 
     async fn top_up(&self, minor: i64, now_ms: i64) -> PaymentId {
-        let by_hand = Script::new(&self.world.database, &[], Answer::Succeeds);
+        let by_hand = Script::new(&self.world.database, &[], Reply::Succeeds);
         let method = save_method(&self.world.database, self.customer).await;
-        let order = Order {
+        let order = ChargeOrder {
             customer: self.customer,
             method,
             purpose: Purpose::TopUp(Money::new(minor, Currency::USD)),
             note: "by hand",
         };
         match by_hand.charge(order, now_ms).await.unwrap() {
-            Charge::Succeeded(payment) => payment,
+            ChargeResult::Succeeded(payment) => payment,
             other => panic!("{other:?}"),
         }
     }
@@ -107,31 +107,31 @@ impl Debt {
 
 #[tokio::test]
 async fn credit_granted_after_the_suspension_pays_and_the_service_goes_on() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     // A part of it is used at once, and is not enough.
     debt.grant(500, "t:1", Debt::day(40)).await;
     let collected = debt.run(Debt::day(40)).await;
     assert_eq!(collected.from_credit, [(debt.invoice, Money::new(500, Currency::USD))]);
     assert_eq!(
         (debt.open(debt.invoice).await, debt.state().await),
-        (1500, State::Suspended)
+        (1500, SubscriptionState::Suspended)
     );
     assert!(debt.run(Debt::day(41)).await.from_credit.is_empty());
 
     debt.grant(2000, "t:2", Debt::day(50)).await;
     debt.run(Debt::day(50)).await;
     assert_eq!((debt.open(debt.invoice).await, debt.credit().await), (0, 500));
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
     assert_eq!(debt.events("service.unsuspend_requested").await, 1);
 }
 
 #[tokio::test]
 async fn one_payment_as_credit_pays_several_invoices_the_oldest_first() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
     }
@@ -141,29 +141,32 @@ async fn one_payment_as_credit_pays_several_invoices_the_oldest_first() {
     debt.run(Debt::day(45)).await;
     assert_eq!((debt.open(debt.invoice).await, debt.open(second).await), (0, 1000));
     // The second is due since day 42.
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     debt.grant(1000, "rest", Debt::day(46)).await;
     debt.run(Debt::day(46)).await;
-    assert_eq!((debt.open(second).await, debt.state().await), (0, State::Active));
+    assert_eq!(
+        (debt.open(second).await, debt.state().await),
+        (0, SubscriptionState::Active)
+    );
 }
 
 #[tokio::test]
 async fn credit_pays_nothing_that_may_be_paid_already() {
-    let debt = Debt::new(&[Answer::Waits], Answer::Declines).await;
+    let debt = Debt::new(&[Reply::Waits], Reply::Declines).await;
     let collected = debt.run(Debt::day(0)).await;
-    let Charge::UnderWay(payment) = collected.charged[0].1 else {
+    let ChargeResult::UnderWay(payment) = collected.charged[0].1 else {
         panic!("{collected:?}");
     };
     debt.grant(2000, "t:1", Debt::day(1)).await;
     assert!(debt.run(Debt::day(1)).await.from_credit.is_empty());
-    debt.script.finish(payment, Answer::Declines, Debt::day(2)).await;
+    debt.script.finish(payment, Reply::Declines, Debt::day(2)).await;
     assert_eq!(debt.run(Debt::day(2)).await.from_credit.len(), 1);
     assert_eq!(debt.open(debt.invoice).await, 0);
 }
 
 #[tokio::test]
 async fn what_holds_a_service_for_a_budget_stays_when_credit_pays() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     let id = debt.contract.subscription.id;
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
@@ -182,14 +185,14 @@ async fn what_holds_a_service_for_a_budget_stays_when_credit_pays() {
     transaction.commit().await.unwrap();
     debt.grant(2000, "t:1", Debt::day(30)).await;
     debt.run(Debt::day(30)).await;
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     let mut connection = debt.world.database.pool().acquire().await.unwrap();
     assert_eq!(holds(&mut connection, id).await.unwrap(), [HoldCause::Budget]);
 }
 
 #[tokio::test]
 async fn credit_that_comes_after_a_write_off_stays_credit() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     for day in 0..=28 {
         debt.run(Debt::day(day)).await;
     }
@@ -200,16 +203,19 @@ async fn credit_that_comes_after_a_write_off_stays_credit() {
     transaction.commit().await.unwrap();
     debt.grant(2000, "t:1", Debt::day(51)).await;
     assert!(debt.run(Debt::day(51)).await.from_credit.is_empty());
-    assert_eq!((debt.credit().await, debt.state().await), (2000, State::Suspended));
+    assert_eq!(
+        (debt.credit().await, debt.state().await),
+        (2000, SubscriptionState::Suspended)
+    );
 }
 
 #[tokio::test]
 async fn a_card_saved_after_the_last_retry_is_charged_once() {
     for (answer, state, declines) in [
-        (Answer::Succeeds, State::Active, 5),
-        (Answer::Declines, State::Suspended, 6),
+        (Reply::Succeeds, SubscriptionState::Active, 5),
+        (Reply::Declines, SubscriptionState::Suspended, 6),
     ] {
-        let debt = Debt::new(&[Answer::Declines; 5], answer).await;
+        let debt = Debt::new(&[Reply::Declines; 5], answer).await;
         for day in 0..=22 {
             debt.run(Debt::day(day)).await;
         }
@@ -224,30 +230,30 @@ async fn a_card_saved_after_the_last_retry_is_charged_once() {
         // After the end of collection too.
         save_method(&debt.world.database, debt.customer).await;
         debt.run(Debt::day(41)).await;
-        let asked = if state == State::Active { 6 } else { 7 };
+        let asked = if state == SubscriptionState::Active { 6 } else { 7 };
         assert_eq!(debt.script.count(), asked);
     }
 }
 
 #[tokio::test]
 async fn a_card_saved_after_the_suspension_is_charged_and_the_service_goes_on() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     for day in 0..=60 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     save_method(&debt.world.database, debt.customer).await;
     let collected = debt.run(Debt::day(61)).await;
     assert!(
-        matches!(collected.charged[..], [(_, Charge::Succeeded(_))]),
+        matches!(collected.charged[..], [(_, ChargeResult::Succeeded(_))]),
         "{collected:?}"
     );
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
 }
 
 #[tokio::test]
 async fn a_card_saved_before_the_due_date_waits_for_it_unless_another_was_declined() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     debt.run(Debt::day(0)).await;
     save_method(&debt.world.database, debt.customer).await;
     for day in 1..=14 {
@@ -255,7 +261,7 @@ async fn a_card_saved_before_the_due_date_waits_for_it_unless_another_was_declin
     }
     assert_eq!(debt.charged_days().await, [14]);
 
-    let debt = Debt::new(&[Answer::Declines], Answer::Succeeds).await;
+    let debt = Debt::new(&[Reply::Declines], Reply::Succeeds).await;
     debt.run(Debt::day(0)).await;
     save_method(&debt.world.database, debt.customer).await;
     debt.run(Debt::day(3)).await;
@@ -267,7 +273,7 @@ async fn a_card_saved_before_the_due_date_waits_for_it_unless_another_was_declin
 
 #[tokio::test]
 async fn a_card_removed_during_collection_hands_over_to_the_next() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let first = save_method(&debt.world.database, debt.customer).await;
     for day in 0..=18 {
         debt.run(Debt::day(day)).await;
@@ -289,12 +295,12 @@ async fn a_card_removed_during_collection_hands_over_to_the_next() {
         debt.run(Debt::day(day)).await;
     }
     assert_eq!(debt.charged_days().await, [0, 14, 17, 18]);
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn workers_at_once_charge_a_new_card_once() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.run(Debt::day(28)).await;
     debt.run(Debt::day(28)).await;
     save_method(&debt.world.database, debt.customer).await;
@@ -307,7 +313,7 @@ async fn workers_at_once_charge_a_new_card_once() {
 
 #[tokio::test]
 async fn a_top_up_that_was_spent_and_charged_back_opens_what_it_paid() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     let top_up = debt.top_up(2000, Debt::day(0)).await;
     debt.run(Debt::day(0)).await;
     assert_eq!((debt.open(debt.invoice).await, debt.credit().await), (0, 0));
@@ -323,7 +329,10 @@ async fn a_top_up_that_was_spent_and_charged_back_opens_what_it_paid() {
     }
     // It is collected from the day on which it was open again, and no card is charged for it by itself.
     let first = |wanted| states.iter().find(|(_, state)| *state == wanted).map(|(day, _)| *day);
-    assert_eq!((first(State::PastDue), first(State::Suspended)), (Some(30), Some(44)));
+    assert_eq!(
+        (first(SubscriptionState::PastDue), first(SubscriptionState::Suspended)),
+        (Some(30), Some(44))
+    );
     assert_eq!(debt.script.count(), 0);
     assert_eq!(debt.aged(Debt::day(60)).await, [0, 0, 2000, 0, 0]);
 
@@ -331,13 +340,13 @@ async fn a_top_up_that_was_spent_and_charged_back_opens_what_it_paid() {
     debt.run(Debt::day(61)).await;
     assert_eq!(
         (debt.state().await, debt.aged(Debt::day(61)).await),
-        (State::Active, [0; 5])
+        (SubscriptionState::Active, [0; 5])
     );
 }
 
 #[tokio::test]
 async fn automatic_top_up_ends_with_a_top_up_that_was_taken_back() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     let usd = |minor| Money::new(minor, Currency::USD);
     let mut transaction = debt.world.database.begin_write().await.unwrap();
     let _ = top_up::set(&mut transaction, debt.customer, usd(1000), usd(5000), Debt::day(0))
@@ -362,7 +371,7 @@ async fn automatic_top_up_ends_with_a_top_up_that_was_taken_back() {
 
 #[tokio::test]
 async fn of_several_invoices_the_last_that_credit_paid_is_open_again() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     let second = debt.closed("2026-03-01T00:10:00Z").await;
     let top_up = debt.top_up(3000, Debt::day(30)).await;
     debt.grant(1000, "t:1", Debt::day(30)).await;
@@ -377,7 +386,7 @@ async fn of_several_invoices_the_last_that_credit_paid_is_open_again() {
 
 #[tokio::test]
 async fn what_was_refunded_and_taken_back_too_is_a_claim() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     debt.pay(debt.invoice, Debt::day(0)).await;
     let top_up = debt.top_up(5000, Debt::day(1)).await;
     debt.refund(top_up, 5000, Debt::day(2)).await;
@@ -390,7 +399,10 @@ async fn what_was_refunded_and_taken_back_too_is_a_claim() {
         states.push((day, debt.state().await));
     }
     let first = |wanted| states.iter().find(|(_, state)| *state == wanted).map(|(day, _)| *day);
-    assert_eq!((first(State::PastDue), first(State::Suspended)), (Some(24), Some(38)));
+    assert_eq!(
+        (first(SubscriptionState::PastDue), first(SubscriptionState::Suspended)),
+        (Some(24), Some(38))
+    );
     for (name, times) in [
         ("credit.owed", 1),
         ("credit.overdue", 1),
@@ -406,20 +418,20 @@ async fn what_was_refunded_and_taken_back_too_is_a_claim() {
     debt.run(Debt::day(61)).await;
     assert_eq!(
         (debt.aged(Debt::day(61)).await[2], debt.state().await),
-        (4000, State::Suspended)
+        (4000, SubscriptionState::Suspended)
     );
     debt.top_up(4000, Debt::day(62)).await;
     debt.run(Debt::day(62)).await;
     assert_eq!(
         (debt.aged(Debt::day(62)).await, debt.state().await),
-        ([0; 5], State::Active)
+        ([0; 5], SubscriptionState::Active)
     );
 }
 
 /// Before, it was what is owed now, and nothing once the claim was settled.
 #[tokio::test]
 async fn what_was_owed_as_credit_below_zero_on_a_past_day_is_the_same_whenever_it_is_asked() {
-    let debt = Debt::without_method(&[], Answer::Succeeds).await;
+    let debt = Debt::without_method(&[], Reply::Succeeds).await;
     debt.pay(debt.invoice, Debt::day(0)).await;
     let top_up = debt.top_up(10_000, Debt::day(1)).await;
     debt.refund(top_up, 10_000, Debt::day(2)).await;
@@ -447,7 +459,7 @@ async fn what_was_owed_as_credit_below_zero_on_a_past_day_is_the_same_whenever_i
 
 #[tokio::test]
 async fn collection_on_postgresql() {
-    let debt = Debt::of(World::on_postgres().await, &[Answer::Declines], Answer::Succeeds).await;
+    let debt = Debt::of(World::on_postgres().await, &[Reply::Declines], Reply::Succeeds).await;
     let mut transaction = debt.world.database.begin_write().await.unwrap();
     let terms = Terms {
         terminate_day: Some(60),
@@ -463,7 +475,7 @@ async fn collection_on_postgresql() {
     }
     assert_eq!(
         (debt.events("invoice.due_soon").await, debt.state().await),
-        (1, State::Suspended)
+        (1, SubscriptionState::Suspended)
     );
     // A card that is declined, one that is not, credit before it, and both taken back.
     debt.grant(500, "t:1", Debt::day(29)).await;
@@ -472,10 +484,10 @@ async fn collection_on_postgresql() {
     assert_eq!((collected.from_credit.len(), collected.charged.len()), (1, 1));
     save_method(&debt.world.database, debt.customer).await;
     let collected = debt.run(Debt::day(30)).await;
-    let Charge::Succeeded(payment) = collected.charged[0].1 else {
+    let ChargeResult::Succeeded(payment) = collected.charged[0].1 else {
         panic!("{collected:?}");
     };
-    assert_eq!(debt.state().await, State::Active);
+    assert_eq!(debt.state().await, SubscriptionState::Active);
     let top_up = debt.top_up(1000, Debt::day(31)).await;
     debt.refund(top_up, 400, Debt::day(31)).await;
     debt.charge_back(top_up, 1000, Debt::day(32)).await;

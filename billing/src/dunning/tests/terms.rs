@@ -1,7 +1,7 @@
 //! Terms that are not the default ones.
 
 use super::*;
-use crate::subscription::change::End;
+use crate::subscription::change::CancellationTime;
 
 impl Debt {
     async fn terms(&self, terms: Terms) {
@@ -24,7 +24,7 @@ impl Debt {
 
 #[tokio::test]
 async fn an_invoice_is_due_and_collected_by_the_terms_in_force() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     let terms = Terms {
         payment_term_days: 30,
         retry_days: vec![2],
@@ -55,7 +55,7 @@ async fn an_invoice_is_due_and_collected_by_the_terms_in_force() {
 
 #[tokio::test]
 async fn an_open_invoice_is_reminded_of_before_it_is_due_each_day_once() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(Terms {
         remind_days_before: vec![7, 3],
         ..Terms::default()
@@ -69,7 +69,7 @@ async fn an_open_invoice_is_reminded_of_before_it_is_due_each_day_once() {
     assert_eq!(debt.days_of("invoice.overdue").await, [14]);
 
     // Days off: the last that was missed is given; who has paid is not reminded.
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(Terms {
         remind_days_before: vec![7, 3],
         ..Terms::default()
@@ -78,7 +78,7 @@ async fn an_open_invoice_is_reminded_of_before_it_is_due_each_day_once() {
     debt.run(Debt::day(0)).await;
     debt.run(Debt::day(12)).await;
     assert_eq!(debt.days_of("invoice.due_soon").await, [12]);
-    let paid = Debt::new(&[], Answer::Succeeds).await;
+    let paid = Debt::new(&[], Reply::Succeeds).await;
     paid.terms(Terms {
         remind_days_before: vec![7],
         ..Terms::default()
@@ -92,7 +92,7 @@ async fn an_open_invoice_is_reminded_of_before_it_is_due_each_day_once() {
 
 #[tokio::test]
 async fn the_owner_of_a_card_that_expires_is_told() {
-    let debt = Debt::new(&[], Answer::Succeeds).await;
+    let debt = Debt::new(&[], Reply::Succeeds).await;
     // CLOSED_AT is 1 February: good to the end of it, 27 days and 23 hours later.
     debt.execute(
         "UPDATE payment_methods SET expires = '2026-02' WHERE customer_id = $1",
@@ -122,7 +122,7 @@ async fn the_owner_of_a_card_that_expires_is_told() {
 
 #[tokio::test]
 async fn subscriptions_end_on_the_day_that_the_terms_name() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(Terms {
         terminate_day: Some(30),
         ..Terms::default()
@@ -131,10 +131,10 @@ async fn subscriptions_end_on_the_day_that_the_terms_name() {
     for day in 0..=60 {
         debt.run(Debt::day(day)).await;
         let expected = match day {
-            0..14 => State::Active,
-            14..28 => State::PastDue,
-            28..44 => State::Suspended,
-            _ => State::Ended,
+            0..14 => SubscriptionState::Active,
+            14..28 => SubscriptionState::PastDue,
+            28..44 => SubscriptionState::Suspended,
+            _ => SubscriptionState::Ended,
         };
         assert_eq!(debt.state().await, expected, "day {day}");
     }
@@ -143,23 +143,26 @@ async fn subscriptions_end_on_the_day_that_the_terms_name() {
     assert!(debt.in_dunning().await[0].is_exhausted());
     debt.pay(debt.invoice, Debt::day(61)).await;
     debt.run(Debt::day(61)).await;
-    assert_eq!((debt.state().await, debt.in_dunning().await.len()), (State::Ended, 0));
+    assert_eq!(
+        (debt.state().await, debt.in_dunning().await.len()),
+        (SubscriptionState::Ended, 0)
+    );
 }
 
 #[tokio::test]
 async fn after_days_off_a_subscription_is_suspended_as_long_before_it_ends() {
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(Terms {
         terminate_day: Some(30),
         ..Terms::default()
     })
     .await;
     debt.run(Debt::day(100)).await;
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     debt.run(Debt::day(115)).await;
-    assert_eq!(debt.state().await, State::Suspended);
+    assert_eq!(debt.state().await, SubscriptionState::Suspended);
     debt.run(Debt::day(116)).await;
-    assert_eq!(debt.state().await, State::Ended);
+    assert_eq!(debt.state().await, SubscriptionState::Ended);
 }
 
 #[tokio::test]
@@ -169,7 +172,7 @@ async fn whom_a_person_lets_go_on_and_who_has_cancelled() {
         ..Terms::default()
     };
     // A hold that a person has lifted is no reason to end it.
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(terms.clone()).await;
     for day in 0..=30 {
         debt.run(Debt::day(day)).await;
@@ -183,16 +186,16 @@ async fn whom_a_person_lets_go_on_and_who_has_cancelled() {
     for day in 31..=60 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!(debt.state().await, State::PastDue);
+    assert_eq!(debt.state().await, SubscriptionState::PastDue);
 
     // Who has cancelled to a later day ends earlier.
-    let debt = Debt::without_method(&[], Answer::Declines).await;
+    let debt = Debt::without_method(&[], Reply::Declines).await;
     debt.terms(terms).await;
     for day in 0..=29 {
         debt.run(Debt::day(day)).await;
     }
     let mut transaction = debt.world.database.begin_write().await.unwrap();
-    let end = End::On("2026-06-01".parse().unwrap());
+    let end = CancellationTime::On("2026-06-01".parse().unwrap());
     change::cancel(
         &mut transaction,
         debt.contract.subscription.id,
@@ -207,12 +210,12 @@ async fn whom_a_person_lets_go_on_and_who_has_cancelled() {
     for day in 29..=44 {
         debt.run(Debt::day(day)).await;
     }
-    assert_eq!(debt.state().await, State::Ended);
+    assert_eq!(debt.state().await, SubscriptionState::Ended);
 }
 
 #[tokio::test]
 async fn the_outlook_says_what_is_still_to_come() {
-    let debt = Debt::new(&[], Answer::Declines).await;
+    let debt = Debt::new(&[], Reply::Declines).await;
     debt.terms(Terms {
         terminate_day: Some(30),
         ..Terms::default()

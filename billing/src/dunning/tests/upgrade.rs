@@ -83,7 +83,7 @@ async fn credit_below_zero_of_an_earlier_version_is_claimed_and_values_are_dated
     assert_eq!((open_at(4_999).await, open_at(5_000).await), (5_700, 5_000));
 
     // The first look opens what the credit had paid; the rest is a claim.
-    let script = Script::new(&database, &[], Answer::Succeeds);
+    let script = Script::new(&database, &[], Reply::Succeeds);
     let now_ms = 5_000 + 15 * DAY_MS;
     let collected = run(&database, &script, now_ms).await.unwrap();
     assert!(

@@ -4,7 +4,7 @@ use super::credits::taken_back;
 use super::given_back::{DAY_11, JANUARY, half_a_january, january};
 use super::proration::{credit_note, invoice};
 use super::*;
-use crate::subscription::change::End;
+use crate::subscription::change::CancellationTime;
 
 /// Before, what it gives back was counted once for the line and once for each charge behind it.
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn what_an_item_paid_of_an_invoice_is_credit_when_the_invoice_is_taken_bac
     .await
     .unwrap();
     transaction.commit().await.unwrap();
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     let lines = [(LineKind::Unused, -21_000), (LineKind::Item, -20_000)];
     assert_eq!(shop.close(DAY_11).await, [credit_note(&lines)]);
     assert_eq!(shop.credit().await, 10_000, "310.00 were open");

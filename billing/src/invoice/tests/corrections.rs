@@ -10,7 +10,7 @@ use schemas::usage::{Peer, PeriodUsage, SeriesPoint, UsageError, WindowUsage};
 use super::*;
 use crate::catalog::BaseTiming;
 use crate::settlement;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use schemas::usage::UsageQuery;
 use schemas::usage::UsageSource;
 
@@ -78,7 +78,7 @@ impl Case {
         transaction.commit().await.unwrap();
     }
 
-    async fn cancel(&self, end: End, at: &str) {
+    async fn cancel(&self, end: CancellationTime, at: &str) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         change::cancel(&mut transaction, self.subscription, end, "test", "test", ms(at))
             .await
@@ -200,7 +200,7 @@ async fn what_corrects_a_written_off_invoice_lowers_what_was_given_up_and_not_wh
 async fn an_ended_subscription_gets_a_document_of_its_own_at_most_one_a_day() {
     let case = Case::new().await;
     case.uses("2026-01-10T00:00:00Z", 10);
-    case.cancel(End::CycleEnd, "2026-01-20T00:00:00Z").await;
+    case.cancel(CancellationTime::CycleEnd, "2026-01-20T00:00:00Z").await;
     crate::lifecycle::advance(&case.world.database, ms("2026-02-01T00:00:00Z"))
         .await
         .unwrap();
@@ -329,7 +329,7 @@ async fn only_what_changed_is_measured_again() {
 async fn a_month_billed_anew_and_a_correction_made_anew_are_charged_once() {
     let case = Case::new().await;
     case.uses("2026-01-10T00:00:00Z", 10);
-    case.cancel(End::CycleEnd, "2026-01-20T00:00:00Z").await;
+    case.cancel(CancellationTime::CycleEnd, "2026-01-20T00:00:00Z").await;
     crate::lifecycle::advance(&case.world.database, ms("2026-02-01T00:00:00Z"))
         .await
         .unwrap();
@@ -506,7 +506,7 @@ async fn what_happens_while_a_close_measures_is_not_lost_and_not_charged_twice()
     case.uses("2026-01-11T01:00:00Z", 1);
     let april = case.close_while(Event::LateFlows, "2026-04-01T01:00:00Z").await;
     assert_eq!(april[0][2..], [(CORRECTION, 100)]);
-    case.cancel(End::Now, "2026-04-10T00:00:00Z").await;
+    case.cancel(CancellationTime::Now, "2026-04-10T00:00:00Z").await;
     assert_eq!(
         case.close("2026-04-11T01:00:00Z").await,
         [[(LineKind::Base, 0), (USAGE, 0), (CORRECTION, 200)]]

@@ -15,9 +15,9 @@ use super::proration::{Shop, credit_note, invoice};
 use super::*;
 use crate::catalog::{self, Discount, NewCoupon};
 use crate::invoice::new_document::{Corrects, NewDocument, Parties};
-use crate::invoice::{draft::prepare, due::Current, write::write};
+use crate::invoice::{draft::prepare, due::OpenPeriods, write::write};
 use crate::subscription::NewSubscription;
-use crate::subscription::change::{self, End};
+use crate::subscription::change::{self, CancellationTime};
 use schemas::usage::UsageQuery;
 use schemas::usage::UsageSource;
 
@@ -66,7 +66,7 @@ async fn b6_a_credited_invoice_is_not_given_back_again_by_a_cancellation() {
     let (shop, id, made) = january().await;
     shop.pay(&made).await;
     taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap();
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     assert_eq!(shop.close(DAY_11).await, []);
     assert_eq!(shop.close("2026-02-01T00:10:00Z").await, []);
     assert_eq!(shop.credit().await, 31_000);
@@ -81,7 +81,7 @@ async fn b6_a_void_invoice_is_not_given_back_by_a_cancellation() {
         .await
         .unwrap();
     transaction.commit().await.unwrap();
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     assert_eq!(shop.close(DAY_11).await, []);
     assert_eq!(shop.credit().await, 0);
 }
@@ -91,7 +91,7 @@ async fn b6_a_part_that_was_credited_limits_the_unused_days_and_they_limit_the_n
     let (shop, id, made) = january().await;
     shop.pay(&made).await;
     taken_back(&shop.world, made.invoice.id, usd(20_000)).await.unwrap();
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     // 21 of 31 days are 210.00; 110.00 are left.
     assert_eq!(shop.close(DAY_11).await, [credit_note(&[(LineKind::Unused, -11_000)])]);
     assert_eq!(shop.credit().await, 31_000);
@@ -120,7 +120,7 @@ async fn b6_a_part_that_was_credited_limits_the_unused_days_and_they_limit_the_n
 async fn b6_a_note_after_the_cancellation_gives_the_used_days_back_and_no_more() {
     let (shop, id, made) = january().await;
     shop.pay(&made).await;
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     assert_eq!(shop.close(DAY_11).await, [credit_note(&[(LineKind::Unused, -21_000)])]);
     let error = taken_back(&shop.world, made.invoice.id, usd(10_001)).await.unwrap_err();
     assert_eq!(
@@ -230,7 +230,7 @@ async fn b6_unused_days_of_a_void_invoice_are_given_back_by_the_next_close() {
         assert_eq!(shop.close(DAY_12).await, [again]);
         assert_eq!(shop.close(DAY_12).await, []);
         if is_cancelled {
-            shop.cancel(id, End::Now, DAY_21).await.unwrap();
+            shop.cancel(id, CancellationTime::Now, DAY_21).await.unwrap();
         } else {
             shop.change(id, small.id, 1, DAY_21).await.unwrap();
         }
@@ -261,7 +261,7 @@ async fn b6_a_discount_is_given_back_with_its_line_whatever_comes_first() {
         if whole_first {
             credited = Some(taken_back(&shop.world, made.invoice.id, Credited::Whole).await.unwrap());
         }
-        shop.cancel(id, End::Now, DAY_11).await.unwrap();
+        shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
         let expected: Vec<_> = unused.map(|lines| credit_note(&lines)).into_iter().collect();
         assert_eq!(shop.close(DAY_11).await, expected);
         let id = match credited {
@@ -283,7 +283,7 @@ async fn b6_unused_days_of_a_written_off_invoice_lower_what_was_given_up_by_what
         .await
         .unwrap();
     transaction.commit().await.unwrap();
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     let lines = [(LineKind::Unused, -21_000), (LineKind::Discount, 10_500)];
     assert_eq!(shop.close(DAY_11).await, [credit_note(&lines)]);
     assert_eq!(shop.credit().await, 0);
@@ -481,9 +481,16 @@ async fn a_charge_that_is_made_again_is_not_corrected_by_what_corrected_the_void
     let id = made.lines[0].subscription.unwrap();
     let mut transaction = world.database.begin_write().await.unwrap();
     let end_ms = ms("2026-03-01T00:00:00Z");
-    change::cancel(&mut transaction, id, End::Now, "moved away", "test", end_ms)
-        .await
-        .unwrap();
+    change::cancel(
+        &mut transaction,
+        id,
+        CancellationTime::Now,
+        "moved away",
+        "test",
+        end_ms,
+    )
+    .await
+    .unwrap();
     transaction.commit().await.unwrap();
     world.usage.add(service, "2026-02-20T00:00:00Z", 40 * GIB, 0);
     let correction = closed(&world, customer, APRIL).await.invoices.remove(0);
@@ -772,10 +779,10 @@ async fn b6_the_check_finds_what_was_given_back_twice_and_credit_without_a_cause
 async fn b6_a_document_that_gives_back_too_much_is_not_written() {
     let (shop, id, made) = january().await;
     shop.pay(&made).await;
-    shop.cancel(id, End::Now, DAY_11).await.unwrap();
+    shop.cancel(id, CancellationTime::Now, DAY_11).await.unwrap();
     let (database, usage) = (&shop.world.database, &shop.world.usage);
     let between = (shop.customer, shop.customer);
-    let prepared = prepare(database, usage, between, ms(DAY_11), Current::Excluded)
+    let prepared = prepare(database, usage, between, ms(DAY_11), OpenPeriods::Excluded)
         .await
         .unwrap();
     let drafts = &prepared.drafts[0];

@@ -759,7 +759,7 @@ async fn events_of_a_customer_s_month_carry_the_facts_that_are_promised() {
     crate::subscription::change::cancel(
         &mut transaction,
         id,
-        crate::subscription::change::End::Now,
+        crate::subscription::change::CancellationTime::Now,
         "moves",
         "x",
         now_ms,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use schemas::ids::{ExclusionId, ServiceId, SubscriptionId};
 
 use super::*;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 
 const GB: u64 = 1_000_000_000;
 /// 10.00 with 100 GB, and 1.00 for each GB over them.
@@ -383,7 +383,7 @@ async fn a_flag_of_a_service_that_has_ended_corrects_those_that_shared_with_it()
     change::cancel(
         &mut transaction,
         case.services[1].1,
-        End::CycleEnd,
+        CancellationTime::CycleEnd,
         "test",
         "test",
         at_ms,

@@ -6,8 +6,8 @@ use super::*;
 use crate::catalog::{self, BaseTiming, Discount, NewCoupon, NewPlan, NewPrice, Plan, Price};
 use crate::payment::{Transfer, record_transfer};
 use crate::settlement;
-use crate::subscription::change::{self, Change, End};
-use crate::subscription::{NewSubscription, State, subscribe, subscription};
+use crate::subscription::change::{self, CancellationTime, Change};
+use crate::subscription::{NewSubscription, SubscriptionState, subscribe, subscription};
 
 /// A world with one customer and flat plans charged in advance.
 pub(super) struct Shop {
@@ -76,7 +76,7 @@ impl Shop {
         Ok(())
     }
 
-    pub(super) async fn cancel(&self, id: SubscriptionId, end: End, at: &str) -> Result<(), BillingError> {
+    pub(super) async fn cancel(&self, id: SubscriptionId, end: CancellationTime, at: &str) -> Result<(), BillingError> {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         change::cancel(&mut transaction, id, end, "moved away", "test", ms(at)).await?;
         transaction.commit().await.unwrap();
@@ -104,7 +104,7 @@ impl Shop {
         record_transfer(&self.world.database, &transfer, at_ms).await.unwrap();
     }
 
-    pub(super) async fn state(&self, id: SubscriptionId) -> State {
+    pub(super) async fn state(&self, id: SubscriptionId) -> SubscriptionState {
         subscription(self.world.database.pool(), id).await.unwrap().state
     }
 
@@ -218,9 +218,13 @@ async fn arrears_from_1_january_to_27_february_2011_are_14_31_and_1_and_12_28() 
         ..NewSubscription::new(service.id, price.id, ms("2011-01-01T00:00:00Z"))
     };
     let id = shop.begin_with(new).await.unwrap();
-    shop.cancel(id, End::On("2011-02-27".parse().unwrap()), "2011-02-20T00:00:00Z")
-        .await
-        .unwrap();
+    shop.cancel(
+        id,
+        CancellationTime::On("2011-02-27".parse().unwrap()),
+        "2011-02-20T00:00:00Z",
+    )
+    .await
+    .unwrap();
     // 868 = 28 × 31: 14/31 of it are 392, 12/28 are 372.
     assert_eq!(
         shop.close("2011-06-01T00:00:00Z").await,
@@ -242,8 +246,10 @@ async fn a_subscription_that_ends_today_gives_today_back() {
         [invoice(&[(LineKind::Base, 3100)])]
     );
     // 30 March is the 23-hour day; 2 of 31 days are left, whatever hours they have.
-    shop.cancel(id, End::Now, "2025-03-29T23:30:00Z").await.unwrap();
-    assert_eq!(shop.state(id).await, State::Ended);
+    shop.cancel(id, CancellationTime::Now, "2025-03-29T23:30:00Z")
+        .await
+        .unwrap();
+    assert_eq!(shop.state(id).await, SubscriptionState::Ended);
     assert_eq!(
         shop.close("2025-03-29T23:30:00Z").await,
         [credit_note(&[(LineKind::Unused, -200)])]
@@ -257,24 +263,28 @@ async fn one_that_ends_with_its_cycle_gives_nothing_back_and_can_be_resumed_befo
     let price = shop.price("small", 1, 3000).await;
     let id = shop.begin(price.id, "2025-01-31T00:00:00Z").await;
     shop.close("2025-01-31T00:00:00Z").await;
-    shop.cancel(id, End::CycleEnd, "2025-02-10T00:00:00Z").await.unwrap();
-    assert_eq!(shop.state(id).await, State::Cancelled);
+    shop.cancel(id, CancellationTime::CycleEnd, "2025-02-10T00:00:00Z")
+        .await
+        .unwrap();
+    assert_eq!(shop.state(id).await, SubscriptionState::Cancelled);
     let mut transaction = shop.world.database.begin_write().await.unwrap();
     change::resume(&mut transaction, id, "test", ms("2025-02-11T00:00:00Z"))
         .await
         .unwrap();
     transaction.commit().await.unwrap();
-    assert_eq!(shop.state(id).await, State::Active);
+    assert_eq!(shop.state(id).await, SubscriptionState::Active);
     assert_eq!(
         shop.close("2025-02-28T00:00:00Z").await,
         [invoice(&[(LineKind::Base, 3000)])]
     );
-    shop.cancel(id, End::CycleEnd, "2025-03-01T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::CycleEnd, "2025-03-01T00:00:00Z")
+        .await
+        .unwrap();
     let done = crate::lifecycle::advance(&shop.world.database, ms("2025-03-31T00:00:00Z"))
         .await
         .unwrap();
     assert_eq!((done.subscriptions_ended, done.failed.len()), (1, 0));
-    assert_eq!(shop.state(id).await, State::Ended);
+    assert_eq!(shop.state(id).await, SubscriptionState::Ended);
     assert_eq!(shop.close("2026-01-01T00:00:00Z").await, []);
 }
 
@@ -284,14 +294,20 @@ async fn an_end_that_is_brought_forward_gives_back_what_was_charged_up_to_it() {
     let price = shop.price("small", 1, 2800).await;
     let id = shop.begin(price.id, "2025-01-01T00:00:00Z").await;
     shop.close("2025-01-01T00:00:00Z").await;
-    shop.cancel(id, End::On("2025-02-15".parse().unwrap()), "2025-01-20T00:00:00Z")
-        .await
-        .unwrap();
+    shop.cancel(
+        id,
+        CancellationTime::On("2025-02-15".parse().unwrap()),
+        "2025-01-20T00:00:00Z",
+    )
+    .await
+    .unwrap();
     assert_eq!(
         shop.close("2025-02-01T00:00:00Z").await,
         [invoice(&[(LineKind::Base, 1400)])]
     );
-    shop.cancel(id, End::Now, "2025-02-05T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::Now, "2025-02-05T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!(
         shop.close("2025-02-05T00:00:00Z").await,
         [credit_note(&[(LineKind::Unused, -1000)])]
@@ -304,9 +320,13 @@ async fn an_end_that_is_taken_back_lets_the_rest_of_the_cycle_be_charged() {
     let price = shop.price("small", 1, 2800).await;
     let id = shop.begin(price.id, "2025-01-01T00:00:00Z").await;
     shop.close("2025-01-01T00:00:00Z").await;
-    shop.cancel(id, End::On("2025-02-15".parse().unwrap()), "2025-01-20T00:00:00Z")
-        .await
-        .unwrap();
+    shop.cancel(
+        id,
+        CancellationTime::On("2025-02-15".parse().unwrap()),
+        "2025-01-20T00:00:00Z",
+    )
+    .await
+    .unwrap();
     shop.close("2025-02-01T00:00:00Z").await;
     let mut transaction = shop.world.database.begin_write().await.unwrap();
     change::resume(&mut transaction, id, "test", ms("2025-02-10T00:00:00Z"))
@@ -322,7 +342,9 @@ async fn an_end_that_is_taken_back_lets_the_rest_of_the_cycle_be_charged() {
         shop.close("2025-03-01T00:00:00Z").await,
         [invoice(&[(LineKind::Base, 2800)])]
     );
-    shop.cancel(id, End::Now, "2025-03-04T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::Now, "2025-03-04T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!(
         shop.close("2025-03-04T00:00:00Z").await,
         [credit_note(&[(LineKind::Unused, -2529)])]
@@ -433,7 +455,7 @@ async fn trials_stock_and_add_ons() {
     };
     let (plan, price) = shop.price_of(plan, 1, 2800).await;
     let id = shop.begin(price.id, "2025-01-18T10:00:00Z").await;
-    assert_eq!(shop.state(id).await, State::Trial);
+    assert_eq!(shop.state(id).await, SubscriptionState::Trial);
     assert_eq!(shop.close("2025-01-31T23:59:59Z").await, []);
     let other = shop.world.service(shop.customer, "web-2").await;
     let sold_out = NewSubscription::new(other.id, price.id, ms("2025-01-19T00:00:00Z"));
@@ -468,10 +490,12 @@ async fn trials_stock_and_add_ons() {
         shop.close("2025-02-11T00:00:00Z").await,
         [invoice(&[(LineKind::Addon, 360)])]
     );
-    shop.cancel(id, End::Now, "2025-02-15T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::Now, "2025-02-15T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!(
         (shop.state(id).await, shop.state(addon).await),
-        (State::Ended, State::Ended)
+        (SubscriptionState::Ended, SubscriptionState::Ended)
     );
     assert_eq!(
         shop.close("2025-02-15T00:00:00Z").await,

@@ -8,8 +8,8 @@ use schemas::inventory::{BillingProfile, EntityProfile, FIRST_ENTITY};
 use super::*;
 use crate::catalog::BaseTiming;
 use crate::document::ubl;
-use crate::subscription::change::{self, Change, End};
-use crate::tax::{NewTaxRate, Unsettled};
+use crate::subscription::change::{self, CancellationTime, Change};
+use crate::tax::{HoldReason, NewTaxRate};
 
 /// A year at EUR 1 a day.
 const YEARLY: Deal = Deal {
@@ -87,9 +87,16 @@ impl Shop {
 
     async fn cancel(&self, id: SubscriptionId, at: &str) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
-        change::cancel(&mut transaction, id, End::Now, "moved away", "test", ms(at))
-            .await
-            .unwrap();
+        change::cancel(
+            &mut transaction,
+            id,
+            CancellationTime::Now,
+            "moved away",
+            "test",
+            ms(at),
+        )
+        .await
+        .unwrap();
         transaction.commit().await.unwrap();
     }
 
@@ -513,7 +520,7 @@ async fn an_invoice_waits_until_somebody_says_who_issues_it() {
         assert_eq!(held_up.invoices.len(), 0);
         assert_eq!(held_up.refused[0].reason, OpenReason::IssuerIncomplete);
         let waiting = held(pool, None).await.unwrap();
-        assert_eq!((waiting[0].id, &waiting[0].reason), (InvoiceId(1), &Unsettled::Issuer));
+        assert_eq!((waiting[0].id, &waiting[0].reason), (InvoiceId(1), &HoldReason::Issuer));
     }
     // What holds it next takes its place, under the same id and since the same time.
     shop.execute("UPDATE entities SET street = 'Rue 1', city = 'Paris', country = 'FR'")
@@ -522,7 +529,7 @@ async fn an_invoice_waits_until_somebody_says_who_issues_it() {
     assert_eq!(held_up.refused[0].reason, OpenReason::TaxRateMissing);
     let waiting = held(pool, None).await.unwrap();
     assert_eq!(waiting.len(), 1);
-    assert!(matches!(waiting[0].reason, Unsettled::Rate(_)), "{waiting:?}");
+    assert!(matches!(waiting[0].reason, HoldReason::Rate(_)), "{waiting:?}");
     assert_eq!(waiting[0].held_at_ms, ms("2026-01-01T00:00:00Z"));
     let told = sqlx::query("SELECT payload FROM events WHERE event_type = $1 ORDER BY id")
         .bind(EventType::InvoiceHeld.name())

@@ -7,11 +7,11 @@ use super::proration::{Shop, credit_note, invoice};
 use super::*;
 use crate::catalog::{self, Discount, NewCoupon, NewPlan, NewPrice, PlanKind, Price};
 use crate::lifecycle;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use crate::subscription::reprice::reprice;
-use crate::subscription::schedule::{self, ChangeStatus, Planned};
+use crate::subscription::schedule::{self, ChangeStatus, ScheduledAction};
 use crate::subscription::state::HoldCause;
-use crate::subscription::{NewSubscription, State, contract, subscription};
+use crate::subscription::{NewSubscription, SubscriptionState, contract, subscription};
 
 impl Shop {
     /// Another price of a plan.
@@ -90,7 +90,13 @@ impl Shop {
         transaction.commit().await.unwrap();
     }
 
-    async fn schedule(&self, id: SubscriptionId, planned: Planned, at: &str, now: &str) -> Result<(), BillingError> {
+    async fn schedule(
+        &self,
+        id: SubscriptionId,
+        planned: ScheduledAction,
+        at: &str,
+        now: &str,
+    ) -> Result<(), BillingError> {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         schedule::schedule(&mut transaction, id, planned, ms(at), "a test", "test", ms(now)).await?;
         transaction.commit().await.unwrap();
@@ -165,7 +171,9 @@ async fn three_months_of_a_coupon_are_three_months_of_a_cycle_of_two_years() {
         ])]
     );
     // Ended after a month: 699 of 730 days; of the three months that the coupon covered two are not used: 2/3 × 150.00.
-    shop.cancel(id, End::Now, "2026-02-01T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::Now, "2026-02-01T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!(
         shop.close("2026-02-01T00:00:00Z").await,
         [credit_note(&[
@@ -203,7 +211,9 @@ async fn coupons_count_time_whatever_the_cycle() {
             (LineKind::Discount, -7581)
         ])]
     );
-    shop.cancel(id, End::Now, "2026-02-16T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::Now, "2026-02-16T00:00:00Z")
+        .await
+        .unwrap();
     shop.close("2026-02-16T00:00:00Z").await;
 
     // Ordered by the year it is worth the same: three months at the price of a month.
@@ -285,8 +295,10 @@ async fn a_customer_redeems_a_coupon_and_has_a_trial_once() {
     })
     .await;
     let first = shop.redeem(&price, "ONCE", "2026-01-01T00:00:00Z").await.unwrap();
-    assert_eq!(shop.state(first).await, State::Trial);
-    shop.cancel(first, End::Now, "2026-01-01T00:00:00Z").await.unwrap();
+    assert_eq!(shop.state(first).await, SubscriptionState::Trial);
+    shop.cancel(first, CancellationTime::Now, "2026-01-01T00:00:00Z")
+        .await
+        .unwrap();
     let refused = shop.redeem(&price, "once", "2026-01-02T00:00:00Z").await.unwrap_err();
     assert_eq!(
         refused.to_string(),
@@ -294,7 +306,7 @@ async fn a_customer_redeems_a_coupon_and_has_a_trial_once() {
     );
     // The second subscription to the plan is charged from its first day on.
     let second = shop.redeem(&price, "TWICE", "2026-01-02T00:00:00Z").await.unwrap();
-    assert_eq!(shop.state(second).await, State::Active);
+    assert_eq!(shop.state(second).await, SubscriptionState::Active);
     assert_eq!(
         shop.close("2026-01-02T00:00:00Z").await,
         [invoice(&[(LineKind::Base, 3100), (LineKind::Discount, -310)])]
@@ -310,7 +322,7 @@ async fn a_customer_redeems_a_coupon_and_has_a_trial_once() {
     let price = shop.price_of(each_time, 1, 3100).await.1;
     for _ in 0..2 {
         let id = shop.begin(price.id, "2026-01-03T00:00:00Z").await;
-        assert_eq!(shop.state(id).await, State::Trial);
+        assert_eq!(shop.state(id).await, SubscriptionState::Trial);
     }
 }
 
@@ -335,7 +347,7 @@ async fn a_price_is_not_taken_before_it_is_valid() {
     shop.close("2026-01-01T00:00:00Z").await;
     let refused = shop.change(id, later.id, 1, "2026-01-10T00:00:00Z").await;
     assert!(matches!(refused, Err(BillingError::PriceNotYet { .. })), "{refused:?}");
-    let to_later = Planned::Change(Change {
+    let to_later = ScheduledAction::Change(Change {
         price: later.id,
         quantity: 1,
     });
@@ -350,7 +362,12 @@ async fn a_price_is_not_taken_before_it_is_valid() {
         .await
         .unwrap();
     let past = shop
-        .schedule(id, Planned::Cancel, "2026-01-10T00:00:00Z", "2026-01-10T00:00:00Z")
+        .schedule(
+            id,
+            ScheduledAction::Cancel,
+            "2026-01-10T00:00:00Z",
+            "2026-01-10T00:00:00Z",
+        )
         .await;
     assert!(matches!(past, Err(BillingError::NotAhead { .. })), "{past:?}");
 }
@@ -363,11 +380,11 @@ async fn a_pending_price_rise_holds_after_a_cancellation_is_taken_back() {
     let more = shop.begin(price.id, "2026-01-01T00:00:00Z").await;
     let leaving = shop.begin(price.id, "2026-01-01T00:00:00Z").await;
     shop.close("2026-02-01T00:00:00Z").await;
-    let on = |date: &str| End::On(date.parse().unwrap());
+    let on = |date: &str| CancellationTime::On(date.parse().unwrap());
     shop.cancel(cancelled, on("2026-05-01"), "2026-02-10T00:00:00Z")
         .await
         .unwrap();
-    shop.cancel(leaving, End::CycleEnd, "2026-02-10T00:00:00Z")
+    shop.cancel(leaving, CancellationTime::CycleEnd, "2026-02-10T00:00:00Z")
         .await
         .unwrap();
     let higher = shop.priced(plan.id, 1, 3500, "2026-03-01T00:00:00Z").await;
@@ -389,7 +406,7 @@ async fn a_pending_price_rise_holds_after_a_cancellation_is_taken_back() {
         2,
         "it goes on beyond May"
     );
-    assert_eq!(shop.state(leaving).await, State::Ended);
+    assert_eq!(shop.state(leaving).await, SubscriptionState::Ended);
     let changes = schedule::scheduled_of(shop.world.database.pool(), shop.customer)
         .await
         .unwrap();
@@ -434,19 +451,27 @@ async fn add_ons_are_cancelled_and_resumed_with_their_plan() {
     let (id, addon) = shop.with_addon("2026-01-01T00:00:00Z").await;
     let both = [invoice(&[(LineKind::Base, 3000), (LineKind::Addon, 500)])];
     assert_eq!(shop.close("2026-01-01T00:00:00Z").await, both);
-    shop.cancel(id, End::CycleEnd, "2026-01-10T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::CycleEnd, "2026-01-10T00:00:00Z")
+        .await
+        .unwrap();
     let alone = shop.resume(addon, "2026-01-10T00:00:00Z").await;
     assert!(matches!(alone, Err(BillingError::ParentCancelled { .. })), "{alone:?}");
     shop.resume(id, "2026-01-10T00:00:00Z").await.unwrap();
     assert_eq!(shop.close("2026-02-01T00:00:00Z").await, both);
 
     // One that was cancelled by itself keeps its own end.
-    shop.cancel(addon, End::CycleEnd, "2026-02-05T00:00:00Z").await.unwrap();
-    let own = shop.ends_at(addon).await;
-    assert_eq!(own, Some(ms("2026-03-01T00:00:00Z")));
-    shop.cancel(id, End::On("2026-02-20".parse().unwrap()), "2026-02-10T00:00:00Z")
+    shop.cancel(addon, CancellationTime::CycleEnd, "2026-02-05T00:00:00Z")
         .await
         .unwrap();
+    let own = shop.ends_at(addon).await;
+    assert_eq!(own, Some(ms("2026-03-01T00:00:00Z")));
+    shop.cancel(
+        id,
+        CancellationTime::On("2026-02-20".parse().unwrap()),
+        "2026-02-10T00:00:00Z",
+    )
+    .await
+    .unwrap();
     assert_eq!(shop.ends_at(addon).await, Some(ms("2026-02-20T00:00:00Z")));
     shop.resume(id, "2026-02-11T00:00:00Z").await.unwrap();
     assert_eq!((shop.ends_at(id).await, shop.ends_at(addon).await), (None, own));
@@ -463,14 +488,16 @@ async fn add_ons_are_cancelled_and_resumed_with_their_plan() {
         100,
     );
     let other = other.await.1;
-    shop.cancel(id, End::CycleEnd, "2026-03-10T00:00:00Z").await.unwrap();
+    shop.cancel(id, CancellationTime::CycleEnd, "2026-03-10T00:00:00Z")
+        .await
+        .unwrap();
     shop.hold(id, "2026-03-10T00:00:00Z").await;
     let beside = shop.beside(id, &other, "2026-03-11T00:00:00Z").await;
     assert!(matches!(beside, Err(BillingError::Refused { .. })), "{beside:?}");
     shop.advance("2026-04-02T00:00:00Z").await;
     assert_eq!(
         (shop.state(id).await, shop.state(addon).await),
-        (State::Ended, State::Ended)
+        (SubscriptionState::Ended, SubscriptionState::Ended)
     );
     assert_eq!(shop.close("2026-05-01T00:00:00Z").await, []);
 }
@@ -481,13 +508,19 @@ async fn add_ons_are_held_and_released_with_their_plan() {
     let (id, addon) = shop.with_addon("2026-01-01T00:00:00Z").await;
     let states = async || (shop.state(id).await, shop.state(addon).await);
     shop.hold(id, "2026-01-02T00:00:00Z").await;
-    assert_eq!(states().await, (State::Suspended, State::Suspended));
+    assert_eq!(
+        states().await,
+        (SubscriptionState::Suspended, SubscriptionState::Suspended)
+    );
     // A hold of its own stays when the plan's is lifted.
     shop.hold(addon, "2026-01-03T00:00:00Z").await;
     shop.release(id, "2026-01-04T00:00:00Z").await;
-    assert_eq!(states().await, (State::Active, State::Suspended));
+    assert_eq!(
+        states().await,
+        (SubscriptionState::Active, SubscriptionState::Suspended)
+    );
     shop.release(addon, "2026-01-05T00:00:00Z").await;
-    assert_eq!(states().await, (State::Active, State::Active));
+    assert_eq!(states().await, (SubscriptionState::Active, SubscriptionState::Active));
     // What begins beside a plan that is held is held, and one that was cancelled meanwhile is cancelled when it is released.
     shop.hold(id, "2026-01-06T00:00:00Z").await;
     let price = contract(&mut shop.world.database.pool().acquire().await.unwrap(), addon)
@@ -497,11 +530,13 @@ async fn add_ons_are_held_and_released_with_their_plan() {
         .price
         .clone();
     let late = shop.beside(id, &price, "2026-01-07T00:00:00Z").await.unwrap();
-    assert_eq!(shop.state(late).await, State::Suspended);
-    shop.cancel(late, End::CycleEnd, "2026-01-08T00:00:00Z").await.unwrap();
+    assert_eq!(shop.state(late).await, SubscriptionState::Suspended);
+    shop.cancel(late, CancellationTime::CycleEnd, "2026-01-08T00:00:00Z")
+        .await
+        .unwrap();
     shop.release(id, "2026-01-09T00:00:00Z").await;
-    assert_eq!(states().await, (State::Active, State::Active));
-    assert_eq!(shop.state(late).await, State::Cancelled);
+    assert_eq!(states().await, (SubscriptionState::Active, SubscriptionState::Active));
+    assert_eq!(shop.state(late).await, SubscriptionState::Cancelled);
 }
 
 #[tokio::test]
@@ -510,7 +545,7 @@ async fn a_subscription_does_not_end_on_a_day_that_is_over() {
     let price = shop.price("small", 1, 3100).await;
     let id = shop.begin(price.id, "2026-01-01T00:00:00Z").await;
     shop.close("2026-01-01T00:00:00Z").await;
-    let on = |date: &str| End::On(date.parse().unwrap());
+    let on = |date: &str| CancellationTime::On(date.parse().unwrap());
     let refused = shop.cancel(id, on("2026-01-11"), "2026-01-21T12:00:00Z").await;
     assert_eq!(
         refused.unwrap_err().to_string(),
@@ -531,7 +566,7 @@ async fn a_subscription_does_not_end_on_a_day_that_is_over() {
     shop.cancel(id, on("2026-03-05"), "2026-03-02T00:00:00Z").await.unwrap();
     assert_eq!(shop.ends_at(id).await, Some(ms("2026-03-05T00:00:00Z")));
     shop.advance("2026-03-05T00:00:00Z").await;
-    assert_eq!(shop.state(id).await, State::Ended);
+    assert_eq!(shop.state(id).await, SubscriptionState::Ended);
     assert_eq!(shop.close("2026-04-01T00:00:00Z").await, []);
 }
 
@@ -541,12 +576,17 @@ async fn a_cancellation_set_for_a_time_takes_effect_then_however_late_the_progra
     let price = shop.price("small", 1, 3100).await;
     let id = shop.begin(price.id, "2026-01-01T00:00:00Z").await;
     shop.close("2026-01-01T00:00:00Z").await;
-    shop.schedule(id, Planned::Cancel, "2026-01-11T08:00:00Z", "2026-01-02T00:00:00Z")
-        .await
-        .unwrap();
+    shop.schedule(
+        id,
+        ScheduledAction::Cancel,
+        "2026-01-11T08:00:00Z",
+        "2026-01-02T00:00:00Z",
+    )
+    .await
+    .unwrap();
     // The program was off for ten days.
     shop.advance("2026-01-21T00:00:00Z").await;
-    assert_eq!(shop.state(id).await, State::Ended);
+    assert_eq!(shop.state(id).await, SubscriptionState::Ended);
     assert_eq!(
         shop.close("2026-01-21T00:00:00Z").await,
         [credit_note(&[(LineKind::Unused, -2100)])]
@@ -592,7 +632,7 @@ async fn the_free_tier_is_one_unit_with_nothing_beside_it() {
         price: addon.id,
         quantity: 1,
     };
-    for planned in [Planned::Change(two), Planned::Addon(beside)] {
+    for planned in [ScheduledAction::Change(two), ScheduledAction::Addon(beside)] {
         is_one(
             shop.schedule(id, planned, "2026-02-01T00:00:00Z", at)
                 .await

@@ -7,9 +7,9 @@ use schemas::window::WINDOW_MS;
 use super::*;
 use crate::catalog::{self, BaseTiming, NewPlan, NewPrice};
 use crate::lifecycle;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use crate::subscription::state::HoldCause;
-use crate::subscription::{NewSubscription, State, subscribe, subscription};
+use crate::subscription::{NewSubscription, SubscriptionState, subscribe, subscription};
 
 const GB: u64 = 1_000_000_000;
 const USAGE: LineKind = LineKind::TransferOverage;
@@ -64,7 +64,7 @@ impl Case {
         transaction.commit().await.unwrap();
     }
 
-    async fn cancel(&self, end: End, at: &str) {
+    async fn cancel(&self, end: CancellationTime, at: &str) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         change::cancel(&mut transaction, self.subscription, end, "test", "test", ms(at))
             .await
@@ -124,7 +124,7 @@ async fn what_was_used_on_the_day_of_order_and_end_is_charged_though_its_base_pr
     case.close("2026-01-01T00:40:00Z").await;
     case.uses("2026-01-01T00:20:00Z", 1);
     case.uses("2026-01-01T12:01:00Z", 500);
-    case.cancel(End::Now, "2026-01-01T23:30:00Z").await;
+    case.cancel(CancellationTime::Now, "2026-01-01T23:30:00Z").await;
     case.close("2026-01-02T01:00:00Z").await;
     assert_eq!(
         case.usage().await,
@@ -188,7 +188,7 @@ async fn what_is_included_is_what_was_paid_for() {
     // Ordered and ended within a day: nothing was paid for it, nothing is included.
     let case = Case::new(included("10", 3100)).await;
     case.uses("2026-01-01T12:00:00Z", 1);
-    case.cancel(End::Now, "2026-01-01T23:55:00Z").await;
+    case.cancel(CancellationTime::Now, "2026-01-01T23:55:00Z").await;
     case.close("2026-01-03T01:00:00Z").await;
     assert_eq!(case.usage().await[0].2, 1000);
 }
@@ -218,7 +218,7 @@ async fn a_percentile_is_charged_for_the_time_that_its_terms_held() {
     // Ended within its first day: no day is paid for, nothing is committed.
     let case = Case::new(percentile).await;
     busy(&case, "2026-01-02T00:00:00Z");
-    case.cancel(End::Now, "2026-01-01T12:00:00Z").await;
+    case.cancel(CancellationTime::Now, "2026-01-01T12:00:00Z").await;
     case.close("2026-01-03T01:00:00Z").await;
     assert_eq!(
         case.usage().await[0].2,
@@ -391,9 +391,9 @@ async fn a_trial_is_free_until_its_midnight_whatever_is_changed_or_ended_in_it()
         }
         if let Some(at) = end_at {
             lifecycle::advance(&case.world.database, ms(at)).await.unwrap();
-            case.cancel(End::Now, at).await;
+            case.cancel(CancellationTime::Now, at).await;
             let state = subscription(case.world.database.pool(), made.id).await.unwrap().state;
-            assert_eq!(state, State::Ended);
+            assert_eq!(state, SubscriptionState::Ended);
         }
         case.close("2026-04-09T01:00:00Z").await;
         assert_eq!(case.amount(USAGE).await, minor, "{change_at:?} {end_at:?}");
@@ -406,7 +406,7 @@ async fn an_end_that_was_taken_back_leaves_no_hour_uncharged() {
     case.uses("2026-01-10T00:00:00Z", 1);
     case.uses("2026-01-31T23:55:00Z", 2);
     case.uses("2026-02-01T00:00:00Z", 4);
-    case.cancel(End::CycleEnd, "2026-01-10T00:00:00Z").await;
+    case.cancel(CancellationTime::CycleEnd, "2026-01-10T00:00:00Z").await;
     // What was used until the end is charged before anybody ends it.
     closed(&case.world, case.customer, "2026-02-01T00:10:00Z").await;
     let mut transaction = case.world.database.begin_write().await.unwrap();
@@ -429,8 +429,11 @@ async fn ended_with_a_day_that_has_begun_its_hours_are_charged() {
     let case = Case::new(METERED).await;
     case.uses("2026-01-10T12:00:00Z", 3);
     case.uses("2026-01-10T20:00:00Z", 5);
-    case.cancel(End::On("2026-01-10".parse().unwrap()), "2026-01-10T18:00:00Z")
-        .await;
+    case.cancel(
+        CancellationTime::On("2026-01-10".parse().unwrap()),
+        "2026-01-10T18:00:00Z",
+    )
+    .await;
     case.close("2026-02-01T01:00:00Z").await;
     assert_eq!(case.amount(USAGE).await, 300);
 }
@@ -468,7 +471,7 @@ proptest! {
                 }
             }
             now_ms += end * 60_000 + 3_600_000;
-            case.cancel(End::Now, &text(now_ms)).await;
+            case.cancel(CancellationTime::Now, &text(now_ms)).await;
             due += (turn(now_ms) - since_ms) / WINDOW_MS * rate;
             case.close("2026-05-01T12:00:00Z").await;
             // A megabyte costs a dollar at the rate of 1.

@@ -5,8 +5,8 @@ use schemas::money::{Currency, Money};
 use serde_json::{Value, json};
 
 use crate::payment::gateway::{
-    ChargeOutcome, ChargeState, DisputeStatus, GatewayError, GatewayEvent, GatewayNews, RefundOutcome, RefundProgress,
-    WebhookError,
+    ChargeOutcome, ChargeState, DisputeStatus, GatewayError, GatewayEvent, GatewayUpdate, RefundOutcome,
+    RefundProgress, WebhookError,
 };
 
 /// PayPal takes these without decimals, though they have some (developer.paypal.com/reference/currency-codes).
@@ -144,7 +144,7 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
                 ChargeState::Succeeded => text(&resource["id"]),
                 _ => text(&resource["supplementary_data"]["related_ids"]["order_id"]),
             };
-            GatewayNews::Charge {
+            GatewayUpdate::Charge {
                 idempotency_key: key,
                 outcome: ChargeOutcome {
                     reference: Some(reference.to_owned()).filter(|reference| !reference.is_empty()),
@@ -155,7 +155,7 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
         }
         "PAYMENT.CAPTURE.REFUNDED" => {
             let up = link(resource, "up");
-            GatewayNews::Refund {
+            GatewayUpdate::Refund {
                 idempotency_key: key,
                 payment_reference: up.rsplit('/').next().unwrap_or("").to_owned(),
                 amount: our_amount(&resource["amount"]).ok_or_else(no_amount)?,
@@ -168,7 +168,7 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
                 "RESOLVED_SELLER_FAVOUR" | "CANCELED_BY_BUYER" => DisputeStatus::Won,
                 _ => DisputeStatus::Open,
             };
-            GatewayNews::Dispute {
+            GatewayUpdate::Dispute {
                 payment_reference: text(&resource["disputed_transactions"][0]["seller_transaction_id"]).to_owned(),
                 reference: text(&resource["dispute_id"]).to_owned(),
                 amount: our_amount(&resource["dispute_amount"]).ok_or_else(no_amount)?,
@@ -176,7 +176,7 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
                 reason: text(&resource["reason"]).to_owned(),
             }
         }
-        _ => GatewayNews::Other,
+        _ => GatewayUpdate::Other,
     };
     Ok(GatewayEvent {
         id: id.to_owned(),
@@ -244,7 +244,7 @@ mod tests {
         let refund = json!({"id": "W1", "event_type": "PAYMENT.CAPTURE.REFUNDED", "resource": {
             "id": "R1", "status": "COMPLETED", "custom_id": "k", "amount": {"currency_code": "USD", "value": "10.00"},
             "links": [{"rel": "up", "href": "https://api/v2/payments/captures/C1"}]}});
-        let GatewayNews::Refund {
+        let GatewayUpdate::Refund {
             payment_reference,
             amount,
             ..
@@ -264,7 +264,7 @@ mod tests {
             let dispute = json!({"id": "W2", "event_type": "CUSTOMER.DISPUTE.UPDATED", "resource": {
                 "dispute_id": "PP-1", "dispute_amount": {"currency_code": "USD", "value": "10.00"},
                 "disputed_transactions": [{"seller_transaction_id": "C1"}], "dispute_outcome": {"outcome_code": code}}});
-            let GatewayNews::Dispute { status, .. } = object_event(&dispute).unwrap().what else {
+            let GatewayUpdate::Dispute { status, .. } = object_event(&dispute).unwrap().what else {
                 panic!("a dispute");
             };
             assert_eq!(status, expected);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ledger;
-use crate::payment::{NewRefund, Transfer, payment, record_sent_back, record_transfer};
+use crate::payment::{NewRefund, Transfer, payment, record_returned_transfer, record_transfer};
 use crate::settlement::tests::{Books, usd};
 use activity::event::{self, EventFilter};
 use schemas::ids::InvoiceId;
@@ -42,7 +42,7 @@ async fn sent_back(books: &Books, payment: PaymentId, minor: i64) -> Result<(), 
         created_by: "ada",
     };
     let mut transaction = books.database.begin_write().await.unwrap();
-    record_sent_back(&mut transaction, &new, "bank 1", 9).await?;
+    record_returned_transfer(&mut transaction, &new, "bank 1", 9).await?;
     transaction.commit().await.unwrap();
     Ok(())
 }

@@ -4,8 +4,8 @@ use schemas::money::{Currency, Money};
 use serde_json::Value;
 
 use crate::payment::gateway::{
-    ChargeOutcome, ChargeState, DisputeStatus, GatewayError, GatewayEvent, GatewayNews, RefundOutcome, RefundProgress,
-    WebhookError,
+    ChargeOutcome, ChargeState, DisputeStatus, GatewayError, GatewayEvent, GatewayUpdate, RefundOutcome,
+    RefundProgress, WebhookError,
 };
 
 /// A text, or nothing.
@@ -146,21 +146,21 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
             | "payment_intent.requires_action"
             | "payment_intent.canceled",
             "payment_intent",
-        ) => GatewayNews::Charge {
+        ) => GatewayUpdate::Charge {
             idempotency_key: key.map(str::to_owned),
             outcome: charge_outcome(object).map_err(body)?,
         },
         ("checkout.session.completed", "checkout.session") if text(&object["mode"]) == "setup" => {
             // One that names none of our customers is not from here.
             match text(&object["metadata"]["ezscale_customer"]).parse() {
-                Ok(customer) => GatewayNews::Setup {
+                Ok(customer) => GatewayUpdate::Setup {
                     customer,
                     reference: id_of(object)?,
                 },
-                Err(_) => GatewayNews::Other,
+                Err(_) => GatewayUpdate::Other,
             }
         }
-        (_, "refund") if !text(&object["payment_intent"]).is_empty() => GatewayNews::Refund {
+        (_, "refund") if !text(&object["payment_intent"]).is_empty() => GatewayUpdate::Refund {
             idempotency_key: key.map(str::to_owned),
             payment_reference: text(&object["payment_intent"]).to_owned(),
             amount: amount()?,
@@ -175,17 +175,17 @@ pub(super) fn object_event(event: &Value) -> Result<GatewayEvent, WebhookError> 
                 _ => None,
             };
             match status {
-                Some(status) => GatewayNews::Dispute {
+                Some(status) => GatewayUpdate::Dispute {
                     payment_reference: text(&object["payment_intent"]).to_owned(),
                     reference: text(&object["id"]).to_owned(),
                     amount: amount()?,
                     status,
                     reason: text(&object["reason"]).to_owned(),
                 },
-                None => GatewayNews::Other,
+                None => GatewayUpdate::Other,
             }
         }
-        _ => GatewayNews::Other,
+        _ => GatewayUpdate::Other,
     };
     Ok(GatewayEvent {
         id: id.to_owned(),

@@ -3,9 +3,9 @@ use schemas::usage::UsageMode;
 
 use crate::catalog::{BaseTiming, QuotaUnit, Terms};
 use crate::collection_terms;
-use crate::subscription::change::{self, Change, End};
+use crate::subscription::change::{self, CancellationTime, Change};
 use crate::subscription::state::HoldCause;
-use crate::subscription::{State, subscription};
+use crate::subscription::{SubscriptionState, subscription};
 use crate::testing::{DEAL, Deal, World, ms};
 use crate::{invoice, ledger};
 
@@ -55,7 +55,7 @@ impl Suspended {
         transaction.commit().await.unwrap();
     }
 
-    async fn cancel(&self, end: End, at: &str) {
+    async fn cancel(&self, end: CancellationTime, at: &str) {
         let mut transaction = self.world.database.begin_write().await.unwrap();
         change::cancel(&mut transaction, self.id, end, "moving", "ada", ms(at))
             .await
@@ -81,7 +81,7 @@ impl Suspended {
         totals
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> SubscriptionState {
         subscription(self.world.database.pool(), self.id).await.unwrap().state
     }
 }
@@ -102,7 +102,7 @@ async fn whole_days_of_a_suspension_are_charged_or_not_as_the_terms_say() {
         totals.push(one.closed("2026-02-10T08:10:00Z").await);
         totals.push(one.closed("2026-03-01T00:10:00Z").await);
         assert_eq!(totals, expected, "bill_suspended = {bill_suspended}");
-        assert_eq!(one.state().await, State::Active);
+        assert_eq!(one.state().await, SubscriptionState::Active);
     }
 }
 
@@ -145,7 +145,7 @@ async fn only_a_suspension_for_an_unpaid_invoice_is_not_charged() {
     one.hold(HoldCause::Unpaid, "2026-01-20T12:00:00Z").await;
     assert_eq!(one.closed("2026-01-21T00:10:00Z").await, [-1100]);
     one.release(HoldCause::Unpaid, "2026-01-25T12:00:00Z").await;
-    assert_eq!(one.state().await, State::Suspended);
+    assert_eq!(one.state().await, SubscriptionState::Suspended);
     assert_eq!(one.closed("2026-01-25T12:10:00Z").await, [700]);
     assert_eq!(one.closed("2026-02-01T00:10:00Z").await, [3100]);
 }
@@ -153,12 +153,12 @@ async fn only_a_suspension_for_an_unpaid_invoice_is_not_charged() {
 #[tokio::test]
 async fn cancelled_while_it_is_not_charged() {
     // With the cycle: none is paid for, so today.
-    for end in [End::Now, End::CycleEnd] {
+    for end in [CancellationTime::Now, CancellationTime::CycleEnd] {
         let one = Suspended::new(MONTHLY, false).await;
         assert_eq!(one.closed("2026-01-01T00:10:00Z").await, [3100]);
         one.hold(HoldCause::Unpaid, "2026-01-29T12:00:00Z").await;
         one.cancel(end, "2026-02-05T12:00:00Z").await;
-        assert_eq!(one.state().await, State::Ended, "{end:?}");
+        assert_eq!(one.state().await, SubscriptionState::Ended, "{end:?}");
         assert_eq!(one.closed("2026-02-06T00:10:00Z").await, [-200], "{end:?}");
         assert!(one.closed("2026-04-01T00:10:00Z").await.is_empty(), "{end:?}");
     }
@@ -170,10 +170,13 @@ async fn a_later_end_holds_when_it_goes_on() {
     assert_eq!(one.closed("2026-01-01T00:10:00Z").await, [3100]);
     one.hold(HoldCause::Unpaid, "2026-01-29T12:00:00Z").await;
     assert_eq!(one.closed("2026-01-30T00:10:00Z").await, [-200]);
-    one.cancel(End::On("2026-02-25".parse().unwrap()), "2026-02-05T12:00:00Z")
-        .await;
+    one.cancel(
+        CancellationTime::On("2026-02-25".parse().unwrap()),
+        "2026-02-05T12:00:00Z",
+    )
+    .await;
     one.release(HoldCause::Unpaid, "2026-02-11T12:00:00Z").await;
-    assert_eq!(one.state().await, State::Cancelled);
+    assert_eq!(one.state().await, SubscriptionState::Cancelled);
     // 11 to 24 February: 14 of 28 days.
     assert_eq!(one.closed("2026-02-11T12:10:00Z").await, [1550]);
     assert!(one.closed("2026-04-01T00:10:00Z").await.is_empty());
@@ -184,13 +187,16 @@ async fn a_cancellation_that_is_taken_back_while_it_is_not_charged() {
     let one = Suspended::new(MONTHLY, false).await;
     assert_eq!(one.closed("2026-01-01T00:10:00Z").await, [3100]);
     one.hold(HoldCause::Unpaid, "2026-01-29T12:00:00Z").await;
-    one.cancel(End::On("2026-06-01".parse().unwrap()), "2026-02-05T12:00:00Z")
-        .await;
+    one.cancel(
+        CancellationTime::On("2026-06-01".parse().unwrap()),
+        "2026-02-05T12:00:00Z",
+    )
+    .await;
     one.resume("2026-02-06T12:00:00Z").await;
     assert_eq!(one.closed("2026-02-20T00:10:00Z").await, [-200]);
     one.release(HoldCause::Unpaid, "2026-03-01T12:00:00Z").await;
     assert_eq!(one.closed("2026-03-01T12:10:00Z").await, [3100]);
-    assert_eq!(one.state().await, State::Active);
+    assert_eq!(one.state().await, SubscriptionState::Active);
 }
 
 #[tokio::test]

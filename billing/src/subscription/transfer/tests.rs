@@ -187,7 +187,7 @@ async fn f27_a_move_begins_no_trial_brings_what_is_left_of_one_along_and_leaves_
     change::cancel(
         &mut transaction,
         beside[1],
-        End::CycleEnd,
+        CancellationTime::CycleEnd,
         "not needed",
         "test",
         start_ms,

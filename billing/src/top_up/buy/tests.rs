@@ -6,7 +6,7 @@ use super::*;
 use crate::budget;
 use crate::ledger;
 use crate::payment::testing::{ScriptedGateway, save_card};
-use crate::payment::{ChargeState, PaymentError, PaymentFilter, State, list, reconcile};
+use crate::payment::{ChargeState, PaymentError, PaymentFilter, PaymentState, list, reconcile};
 use crate::settlement;
 use crate::testing::{World, ms};
 use crate::top_up::{Cause, movements};
@@ -65,7 +65,7 @@ impl Buyer {
 async fn the_same_request_is_the_same_payment() {
     let buyer = Buyer::new().await;
     let first = buyer.buys("form-1", 5_000, ms(START)).await.unwrap();
-    assert_eq!((first.state, buyer.balance().await), (State::Succeeded, 5_000));
+    assert_eq!((first.state, buyer.balance().await), (PaymentState::Succeeded, 5_000));
     // Again, and much later, and with another amount in the form: it is that payment still.
     for (minor, later_ms) in [(5_000, 0), (5_000, 90 * 86_400_000), (9_900, 1)] {
         let again = buyer.buys("form-1", minor, ms(START) + later_ms).await.unwrap();
@@ -93,7 +93,7 @@ async fn without_an_answer_it_is_looked_for_by_its_key_and_not_charged_by_the_fo
     let buyer = Buyer::new().await;
     buyer.gateway.charges.lock().unwrap().push_back(None);
     let unknown = buyer.buys("form-1", 5_000, ms(START)).await.unwrap();
-    assert_eq!(unknown.state, State::Unknown);
+    assert_eq!(unknown.state, PaymentState::Unknown);
     let again = buyer.buys("form-1", 5_000, ms(START) + 1).await.unwrap();
     assert_eq!((again.id, buyer.calls()), (unknown.id, 1));
     let refused = buyer.buys("form-2", 5_000, ms(START) + 2).await;

@@ -68,8 +68,8 @@ pub(crate) const INVALID: &str = r#"{"countryCode":"FR","vatNumber":"40303265045
     "requestIdentifier":"WAPIAAAAZLlHNzZV","name":"---","address":"---"}"#;
 pub(crate) const AWAY: &str = r#"{"actionSucceed":false,"errorWrappers":[{"error":"MS_UNAVAILABLE"}]}"#;
 
-fn question(requester: &str) -> Question {
-    Question {
+fn question(requester: &str) -> VatQuery {
+    VatQuery {
         number: "FR40303265045".to_owned(),
         requester: requester.to_owned(),
     }
@@ -82,7 +82,7 @@ async fn a_number_is_asked_for_with_the_sellers_and_the_answer_is_read() {
     let answer = vies.ask(&question("DE136695976")).await.unwrap();
     assert_eq!(
         answer,
-        Answer {
+        VatResponse {
             valid: true,
             consultation: "WAPIAAAAZLlHNzZU".to_owned(),
             name: "SA SODIMAS".to_owned(),
@@ -142,5 +142,5 @@ async fn no_answer_is_neither_valid_nor_invalid() {
     )])
     .await;
     let vies = Vies::new(&stub.base_url, TIMEOUT).unwrap();
-    assert_eq!(vies.ask(&question("")).await.unwrap(), Answer::default());
+    assert_eq!(vies.ask(&question("")).await.unwrap(), VatResponse::default());
 }

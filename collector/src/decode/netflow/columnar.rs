@@ -11,10 +11,10 @@
 use tables::flow::{DIRECTION_UNKNOWN, Flow, FlowColumns};
 
 use super::elements::Target;
-use super::meaning::LongRow;
 use super::row_times::{finish_times, times_of};
+use super::semantics::LongRow;
 use super::tally::Tally;
-use super::template::{CopyField, Extras, Plan, apply, kept};
+use super::template::{CopyField, ExtraFields, Plan, apply, kept};
 use super::wire::unsigned;
 use crate::times::{Clock, TimeKind, TimeLimits, resolve};
 
@@ -57,7 +57,7 @@ impl<'a> Records<'a> {
 }
 
 /// Whether all records in `body`, a whole number of them, say the same of their exporter; `extras` takes what that is.
-pub(super) fn is_same_of_all(plan: &Plan, body: &[u8], extras: &mut Extras) -> bool {
+pub(super) fn is_same_of_all(plan: &Plan, body: &[u8], extras: &mut ExtraFields) -> bool {
     let speaks = plan
         .copies
         .iter()
@@ -311,7 +311,7 @@ fn write_addresses(
 #[cfg(test)]
 mod tests {
     use super::super::spec::{FieldSpec, TemplateKind, TemplateSpec};
-    use super::super::template::Extras;
+    use super::super::template::ExtraFields;
     use super::*;
     use proptest::prelude::*;
 
@@ -354,7 +354,7 @@ mod tests {
             let mut flows = expected.clone();
             let mut expected_times = RawTimes::default();
             for record in bytes.chunks_exact(plan.record_min_bytes) {
-                let (mut flow, mut extras) = (Flow::default(), Extras::default());
+                let (mut flow, mut extras) = (Flow::default(), ExtraFields::default());
                 prop_assert_eq!(plan.read(record, &mut Vec::new(), &mut flow, &mut extras), Some(record.len()));
                 expected.push(flow);
                 expected_times.start.push(extras.start);

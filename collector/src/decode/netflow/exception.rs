@@ -53,7 +53,7 @@ impl CommonProperties {
     }
 
     /// Whether the packet of a record met a forwarding exception. `spans` are those of this record where lengths are variable.
-    pub(super) fn tell_exception(&self, record: &[u8], spans: &[(u32, u32)]) -> bool {
+    pub(super) fn is_forwarding_exception(&self, record: &[u8], spans: &[(u32, u32)]) -> bool {
         self.fields.iter().any(|(index, offset, length)| {
             let (start, end) = if self.is_variable {
                 let span = spans.get(*index).copied().unwrap_or_default();

@@ -101,14 +101,14 @@ impl DecodeLimits {
 
 /// How many flows may be remembered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Room {
+pub(super) struct FlowCapacity {
     /// More than now, of all kinds and exporters.
     pub(super) left: usize,
     /// Of one kind in one domain.
     pub(super) max_of_kind: usize,
 }
 
-impl Room {
+impl FlowCapacity {
     /// The bound of a kind of which `now` are remembered.
     pub(super) fn max(self, now: usize) -> usize {
         now.saturating_add(self.left).min(self.max_of_kind)

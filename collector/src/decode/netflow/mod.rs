@@ -13,11 +13,11 @@
 
 mod biflow;
 mod columnar;
+mod double_counting;
 mod elements;
 mod exception;
 mod exporter;
 mod limits;
-mod meaning;
 mod memory;
 mod message;
 mod names;
@@ -25,6 +25,7 @@ mod packed;
 mod row_times;
 mod scratch;
 mod section;
+mod semantics;
 mod session;
 mod sessions;
 mod span;
@@ -34,7 +35,6 @@ mod status;
 mod tally;
 mod template;
 mod totals;
-mod twice;
 mod v5;
 mod wire;
 
@@ -49,25 +49,25 @@ use tables::flow::Flow;
 
 pub use exporter::NetflowCheckpoint;
 pub use limits::DecodeLimits;
-pub use names::ToldInterface;
+pub use names::AnnouncedInterface;
 pub use span::ActiveTimeout;
 pub use spec::TemplateKind;
 pub use status::{DomainStatus, FieldStatus, LISTED_FIELDS_MAX, LISTED_FIELDS_PER_EXPORTER_MAX, TemplateStatus};
 
 use self::exporter::{Exporter, WrittenCheckpoint};
-use self::limits::Room;
-use self::meaning::RowFacts;
+use self::limits::FlowCapacity;
 use self::message::{Content, Header, Refused};
 use self::scratch::Scratch;
+use self::semantics::RowFacts;
 use self::session::{Moment, Session, scale};
-use self::sessions::{Admitted, PORT_NOT_KNOWN, TransportSession};
+use self::sessions::{PORT_NOT_KNOWN, SessionMatch, TransportSession};
 use self::state::Domain;
 use self::tally::Tally;
 use self::v5::FixedPlans;
 use crate::counts::{CountKey, Counter};
 use crate::decode::packet_header::PACKET_BYTES_MAX;
 use crate::decode::{Datagram, Decoded};
-use crate::sampling::{ChosenRate, DomainKey, Named, SamplingConfig, SamplingSource, choose, v5_rate};
+use crate::sampling::{ChosenRate, DomainKey, FlowScope, SamplingConfig, SamplingSource, choose, v5_rate};
 
 /// Decodes the datagrams of every NetFlow and IPFIX exporter.
 #[derive(Debug)]
@@ -320,7 +320,7 @@ impl NetflowDecoder {
                 exporter
                     .sessions
                     .admit(port, key, header.sequence, header.clock, received_at_ms, max);
-            tally.add(Counter::SessionsMoved, u64::from(admitted == Admitted::Moved));
+            tally.add(Counter::SessionsMoved, u64::from(admitted == SessionMatch::Moved));
             if let Some(evicted) = evicted {
                 count_given_up(source, is_listed, &evicted, out);
                 let (pending_bytes, template_fields) = (exporter.pending_bytes, exporter.template_fields);
@@ -369,7 +369,7 @@ impl NetflowDecoder {
         domain.last_heard_ms = datagram.received_at_ms;
         let clock_offset_ms = header.clock.export_ms.saturating_sub(datagram.received_at_ms);
         domain.saw_clock(clock_offset_ms);
-        let uptime_ms = domain.uptime_told(header.clock, datagram.received_at_ms);
+        let uptime_ms = domain.note_uptime(header.clock, datagram.received_at_ms);
         let restarted = domain.sequence.restarted(header.sequence, uptime_ms);
         if domain.sequence.step_to(header.sequence).is_some_and(|step| step > 0) {
             domain.meaning.spans.saw_gap(header.clock.export_ms);
@@ -380,7 +380,7 @@ impl NetflowDecoder {
         let flows = &mut out.flows;
         let mut behind = header.behind;
         let remembered_before = domain.meaning.remembered() + session.twice.remembered();
-        let room = Room {
+        let room = FlowCapacity {
             left: self.limits.max_remembered_flows.saturating_sub(self.remembered_flows),
             max_of_kind: self.limits.max_remembered_flows_per_domain,
         };
@@ -395,7 +395,7 @@ impl NetflowDecoder {
                     ..Flow::default()
                 };
                 let told = v5_rate(records.sampling_word, config.v5_mode_bits.unwrap_or(true));
-                let chosen = choose(config, told, &session.rates, key, Named::template(0));
+                let chosen = choose(config, told, &session.rates, key, FlowScope::template(0));
                 // The word of a header is its exporter's only announcement.
                 let jumped =
                     chosen.source == SamplingSource::PerRecord && domain.rate_jumped(chosen, datagram.received_at_ms);

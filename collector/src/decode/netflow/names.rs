@@ -18,7 +18,7 @@ const V9_SCOPE_INTERFACE: u16 = 2;
 
 /// What options data said of one interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ToldInterface {
+pub struct AnnouncedInterface {
     pub exporter: Address,
     pub if_index: u32,
     pub interface: KnownInterface,

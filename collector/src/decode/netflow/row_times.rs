@@ -1,6 +1,6 @@
 //! From when a row is: what its record says, by the clock of its header, made plausible and counted.
 
-use super::meaning::LongRow;
+use super::semantics::LongRow;
 use super::tally::Tally;
 use super::template::Plan;
 use crate::counts::Counter;

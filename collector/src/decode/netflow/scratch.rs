@@ -1,7 +1,7 @@
 //! Working memory of the decoder.
 
 use super::columnar::RawTimes;
-use super::meaning::LongRow;
+use super::semantics::LongRow;
 
 /// Room that is used again for each datagram.
 #[derive(Debug, Default)]

@@ -9,24 +9,24 @@ use tables::flow::{FORWARDING_DROPPED, Flow, FlowColumns, marks};
 
 use super::biflow::answer_of;
 use super::columnar::{append_set, is_same_of_all};
-use super::limits::{DecodeLimits, Room};
-use super::meaning::RowFacts;
+use super::double_counting::DoubleCounting;
+use super::limits::{DecodeLimits, FlowCapacity};
 use super::message::starts_with_v9;
-use super::names::ToldInterface;
+use super::names::AnnouncedInterface;
 use super::row_times::{note_times, times_of, with_boot};
 use super::scratch::{Scratch, SetRef};
+use super::semantics::RowFacts;
 use super::spec::{FIRST_TEMPLATE_ID, TemplateKind, TemplateReader, TemplateRecord, TemplateSpec};
 use super::state::{Domain, PendingSet};
 use super::tally::Tally;
-use super::template::{Extras, Plan, Template};
+use super::template::{ExtraFields, Plan, Template};
 use super::totals::{CountKind, Counted, Report};
-use super::twice::Twice;
 use super::wire::be16;
 use crate::counts::Counter;
 use crate::decode::packet_header::HeaderError;
 use crate::sampling::{
-    AnnounceRoom, AnnouncedRates, Announcement, ChosenRate, DomainKey, ExporterSampling, Named, OptionsTemplate, Told,
-    choose,
+    AnnouncedRates, Announcement, AnnouncementCapacity, ChosenRate, DomainKey, ExporterSampling, FlowScope,
+    OptionsTemplate, StatedRate, choose,
 };
 use crate::times::{Clock, normalise};
 
@@ -68,7 +68,7 @@ pub(super) struct Session<'a> {
     pub(super) samplers_max: usize,
     pub(super) session_boot_ms: &'a mut Option<i64>,
     pub(super) session_active_timeout_s: &'a mut Option<u32>,
-    pub(super) twice: &'a mut Twice,
+    pub(super) twice: &'a mut DoubleCounting,
     pub(super) domain: &'a mut Domain,
     /// The exporter started again before this message.
     pub(super) restarted: bool,
@@ -77,12 +77,12 @@ pub(super) struct Session<'a> {
     /// Fields that the templates of this domain may have together.
     pub(super) template_fields_max: usize,
     /// Flows that may be remembered.
-    pub(super) room: Room,
+    pub(super) room: FlowCapacity,
     pub(super) scratch: &'a mut Scratch,
     pub(super) tally: &'a mut Tally,
     pub(super) flows: &'a mut FlowColumns,
     /// What options data says of interfaces.
-    pub(super) interfaces: &'a mut Vec<ToldInterface>,
+    pub(super) interfaces: &'a mut Vec<AnnouncedInterface>,
 }
 
 impl Session<'_> {
@@ -402,15 +402,15 @@ impl Session<'_> {
         let runs_on = plan.counts_totals || plan.tells_event;
         self.domain.meaning.has_out_counters |= plan.counts_out;
         let by_flow = self.rates.by_flow(self.key);
-        let of_template = Named::template(id);
-        let mut chosen = choose(self.config, Told::default(), self.rates, self.key, of_template);
-        let mut chosen_for = (Told::default(), of_template);
+        let of_template = FlowScope::template(id);
+        let mut chosen = choose(self.config, StatedRate::default(), self.rates, self.key, of_template);
+        let mut chosen_for = (StatedRate::default(), of_template);
         let count = body.len() / plan.record_min_bytes;
         let (records_body, rest) = body.split_at(count * plan.record_min_bytes);
-        let mut of_all = Extras::default();
+        let mut of_all = ExtraFields::default();
         let reads_columns = plan.by_column && !by_flow && !counts_out;
         if reads_columns && is_same_of_all(plan, records_body, &mut of_all) {
-            let for_all = told_of(plan, &of_all, of_template);
+            let for_all = stated_rate(plan, &of_all, of_template);
             if for_all != chosen_for {
                 chosen = choose(self.config, for_all.0, self.rates, self.key, for_all.1);
                 chosen_for = for_all;
@@ -450,7 +450,7 @@ impl Session<'_> {
         let (mut not_ip, mut malformed, mut impossible, mut impossible_answers) = (0_u64, 0_u64, 0_u64, 0_u64);
         while body.len() - at >= plan.record_min_bytes {
             let mut flow = base;
-            let mut extras = Extras::default();
+            let mut extras = ExtraFields::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut flow, &mut extras) else {
                 break;
             };
@@ -483,7 +483,7 @@ impl Session<'_> {
                 continue;
             }
             if plan.tells_sampling || by_flow {
-                let (told, mut named) = told_of(plan, &extras, of_template);
+                let (told, mut named) = stated_rate(plan, &extras, of_template);
                 if by_flow {
                     (named.in_if, named.out_if, named.direction) = (flow.in_if, flow.out_if, flow.direction);
                 }
@@ -493,7 +493,11 @@ impl Session<'_> {
                 }
             }
             scale(&mut flow, chosen);
-            if flow.forwarding_status == 0 && plan.common_properties.tell_exception(record, &self.scratch.spans) {
+            if flow.forwarding_status == 0
+                && plan
+                    .common_properties
+                    .is_forwarding_exception(record, &self.scratch.spans)
+            {
                 flow.forwarding_status = FORWARDING_DROPPED;
             }
             if extras.is_packet {
@@ -594,7 +598,7 @@ impl Session<'_> {
         let mut restarted_at_ms = None;
         let mut active_timeout_s: Option<u32> = None;
         while body.len() - at >= plan.record_min_bytes {
-            let mut extras = Extras::default();
+            let mut extras = ExtraFields::default();
             let Some(length) = plan.read(&body[at..], &mut self.scratch.spans, &mut unused, &mut extras) else {
                 break;
             };
@@ -606,7 +610,7 @@ impl Session<'_> {
                 && self.interfaces.len() < INTERFACES_TOLD_MAX
                 && let Some((if_index, interface)) = names.read(record, &self.scratch.spans)
             {
-                self.interfaces.push(ToldInterface {
+                self.interfaces.push(AnnouncedInterface {
                     exporter: self.source,
                     if_index,
                     interface,
@@ -635,7 +639,7 @@ impl Session<'_> {
             *self.session_active_timeout_s = Some(seconds).filter(|seconds| *seconds > 0);
         }
         if !announcements.is_empty() {
-            let room = AnnounceRoom {
+            let room = AnnouncementCapacity {
                 of_domain: self.limits.max_samplers_per_domain,
                 elsewhere: self.samplers_elsewhere,
                 of_session: self.samplers_max,
@@ -684,13 +688,13 @@ impl Session<'_> {
 }
 
 /// What a record says of its rate, and what it names that one may be announced for; both but its interfaces and direction.
-fn told_of(plan: &Plan, extras: &Extras, of_template: Named) -> (Told, Named) {
+fn stated_rate(plan: &Plan, extras: &ExtraFields, of_template: FlowScope) -> (StatedRate, FlowScope) {
     let told = if plan.tells_sampling {
         extras.sampling.told()
     } else {
-        Told::default()
+        StatedRate::default()
     };
-    let named = Named {
+    let named = FlowScope {
         sampler: extras.sampler,
         ..of_template
     };
@@ -698,7 +702,7 @@ fn told_of(plan: &Plan, extras: &Extras, of_template: Named) -> (Told, Named) {
 }
 
 /// By which clock a record's times are: `clock`, or, where it says itself when its exporter started, that of its header.
-fn clock_of(clock: Clock, of_header: Clock, extras: &Extras) -> Clock {
+fn clock_of(clock: Clock, of_header: Clock, extras: &ExtraFields) -> Clock {
     match extras.boot_ms {
         0 => clock,
         boot_ms => with_boot(of_header, i64::try_from(boot_ms).ok()),

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::double_counting::DoubleCounting;
 use super::state::Domain;
-use super::twice::Twice;
 use crate::sampling::{AnnouncedRates, DomainKey};
 use crate::times::Clock;
 
@@ -43,7 +43,7 @@ pub(super) struct TransportSession {
     pub(super) active_timeout_s: Option<u32>,
     /// Which of its packets it observes on their way in and on their way out.
     #[serde(default)]
-    pub(super) twice: Twice,
+    pub(super) twice: DoubleCounting,
 }
 
 impl TransportSession {
@@ -107,7 +107,7 @@ fn starts_alike(domain: &Domain, clock: Clock, received_at_ms: i64) -> Option<bo
 
 /// How a datagram found its session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Admitted {
+pub(super) enum SessionMatch {
     Known,
     New,
     /// A session that was known under another port.
@@ -149,9 +149,9 @@ impl Sessions {
         clock: Clock,
         received_at_ms: i64,
         max: usize,
-    ) -> (Admitted, Option<TransportSession>) {
+    ) -> (SessionMatch, Option<TransportSession>) {
         if self.0.contains_key(&port) {
-            return (Admitted::Known, None);
+            return (SessionMatch::Known, None);
         }
         let joined = if port == PORT_NOT_KNOWN {
             self.0
@@ -170,11 +170,11 @@ impl Sessions {
         let only = same.next().filter(|_| same.next().is_none());
         if let Some(session) = joined.or(only).and_then(|from| self.0.remove(&from)) {
             self.0.insert(port, session);
-            return (Admitted::Moved, None);
+            return (SessionMatch::Moved, None);
         }
         let evicted = if self.0.len() >= max { self.evict() } else { None };
         self.0.insert(port, TransportSession::default());
-        (Admitted::New, evicted)
+        (SessionMatch::New, evicted)
     }
 
     /// Lets the session of a port that fell silent change places with the one that a datagram from it goes on with; answers whether

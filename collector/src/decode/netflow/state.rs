@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::meaning::Meaning;
+use super::semantics::DomainSemantics;
 use super::spec::TemplateKind;
 use super::template::Template;
 use crate::decode::copies::LastDatagrams;
@@ -48,7 +48,7 @@ pub(super) struct Domain {
     #[serde(default)]
     pub(super) rate_jumped_at_ms: i64,
     #[serde(default)]
-    pub(super) meaning: Meaning,
+    pub(super) meaning: DomainSemantics,
 }
 
 /// What is said for so long is meant.
@@ -130,7 +130,7 @@ impl Domain {
     /// The uptime in a header, to be compared with the last one; `None` where it has none, or where the datagram was on its way for
     /// minutes: its uptime lies behind, and its clock by as much. That shows a late datagram only where the clock is right:
     /// one that begins anew with each start goes back with the uptime.
-    pub(super) fn uptime_told(&mut self, clock: Clock, received_at_ms: i64) -> Option<u32> {
+    pub(super) fn note_uptime(&mut self, clock: Clock, received_at_ms: i64) -> Option<u32> {
         let uptime_ms = clock.uptime_ms?;
         if let (Some(before_ms), Some(told_at_ms)) = (self.sequence.uptime_ms(), self.uptime_told_at_ms) {
             let passed_ms = i64::from(uptime_ms.wrapping_sub(before_ms) as i32);

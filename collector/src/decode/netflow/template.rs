@@ -123,7 +123,7 @@ pub(super) struct Plan {
 
 /// What a record says beside the columns of [`Flow`].
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Extras {
+pub(super) struct ExtraFields {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) duration_ms: Option<u64>,
@@ -166,9 +166,9 @@ fn is_junos(spec: &TemplateSpec) -> bool {
     spec.fields.len() > JUNOS_FIELDS.len() && spec.fields.iter().zip(&JUNOS_FIELDS).all(begins_so)
 }
 
-impl Default for Extras {
-    fn default() -> Extras {
-        Extras {
+impl Default for ExtraFields {
+    fn default() -> ExtraFields {
+        ExtraFields {
             start: 0,
             end: 0,
             duration_ms: None,
@@ -199,7 +199,7 @@ impl Default for Extras {
     }
 }
 
-impl Extras {
+impl ExtraFields {
     /// Gives a wireless client's address to the side of the flow that it is: what it receives goes out to it.
     #[inline]
     pub(super) fn place_station(&self, flow: &mut Flow) {
@@ -344,7 +344,7 @@ impl Plan {
         bytes: &[u8],
         spans: &mut Vec<(u32, u32)>,
         flow: &mut Flow,
-        extras: &mut Extras,
+        extras: &mut ExtraFields,
     ) -> Option<usize> {
         if self.variable.is_empty() {
             let record = bytes.get(..self.record_min_bytes)?;
@@ -483,7 +483,7 @@ fn measure(lengths: &[u16], bytes: &[u8], spans: &mut Vec<(u32, u32)>) -> Option
 
 /// Writes one field's value where it belongs. A value of a length that its element cannot have is left out.
 #[inline]
-pub(super) fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut Extras) {
+pub(super) fn apply(copy: CopyField, field: &[u8], flow: &mut Flow, extras: &mut ExtraFields) {
     match copy.target {
         Target::SrcAddr => set_address(&mut flow.src_addr, field, copy.keep_if_zero),
         Target::DstAddr => set_address(&mut flow.dst_addr, field, copy.keep_if_zero),
@@ -526,7 +526,7 @@ pub(super) fn kept(target: Target, value: u64) -> u64 {
 }
 
 #[inline]
-fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut Extras) {
+fn apply_number(target: Target, value: u64, flow: &mut Flow, extras: &mut ExtraFields) {
     match target {
         Target::Bytes => flow.bytes = value,
         Target::MoreBytes => flow.bytes = flow.bytes.saturating_add(value),

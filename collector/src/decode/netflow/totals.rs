@@ -28,7 +28,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use tables::flow::{Flow, SpanBound, marks};
 
-use super::limits::Room;
+use super::limits::FlowCapacity;
 use super::memory::{Memory, flow_key, mix, observed_key};
 use super::tally::Tally;
 use crate::counts::Counter;
@@ -310,7 +310,7 @@ impl Totals {
         &mut self,
         flow: &mut Flow,
         report: &Report,
-        room: Room,
+        room: FlowCapacity,
         tally: &mut Tally,
     ) -> Option<Counted> {
         let key = entry_key(flow, report);
@@ -455,8 +455,8 @@ mod tests {
         answer_packets: 8,
     };
 
-    fn room(max_of_kind: usize) -> Room {
-        Room { left: 64, max_of_kind }
+    fn room(max_of_kind: usize) -> FlowCapacity {
+        FlowCapacity { left: 64, max_of_kind }
     }
 
     fn flow(minute: i64) -> Flow {

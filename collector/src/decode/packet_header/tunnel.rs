@@ -15,7 +15,7 @@ use super::{HeaderError, Packet, u16_at};
 
 /// What a tunnel carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Inside<'a> {
+pub(super) enum TunnelPayload<'a> {
     Ip(&'a [u8]),
     Ethernet(&'a [u8]),
     Mpls(&'a [u8]),
@@ -27,11 +27,11 @@ const UDP_HEADER_BYTES: usize = 8;
 const ETHERTYPE_TEB: u16 = 0x6558;
 
 /// What a packet carries inside; `None` where it is no tunnel's, an error where its header was cut too early.
-pub(super) fn inside<'a>(packet: &Packet, payload: &'a [u8]) -> Option<Result<Inside<'a>, HeaderError>> {
+pub(super) fn inside<'a>(packet: &Packet, payload: &'a [u8]) -> Option<Result<TunnelPayload<'a>, HeaderError>> {
     match packet.ip_protocol {
-        4 | 41 => Some(Ok(Inside::Ip(payload))),
-        143 => Some(Ok(Inside::Ethernet(payload))),
-        97 => Some(after(payload, 2).map(Inside::Ethernet)),
+        4 | 41 => Some(Ok(TunnelPayload::Ip(payload))),
+        143 => Some(Ok(TunnelPayload::Ethernet(payload))),
+        97 => Some(after(payload, 2).map(TunnelPayload::Ethernet)),
         47 => gre(payload),
         UDP => {
             let rest = || after(payload, UDP_HEADER_BYTES);
@@ -39,7 +39,7 @@ pub(super) fn inside<'a>(packet: &Packet, payload: &'a [u8]) -> Option<Result<In
                 4789 | 8472 => Some(rest().and_then(vxlan)),
                 4790 => Some(rest().and_then(vxlan_gpe)),
                 6081 => Some(rest().and_then(geneve)),
-                6635 => Some(rest().map(Inside::Mpls)),
+                6635 => Some(rest().map(TunnelPayload::Mpls)),
                 _ => None,
             }
         }
@@ -63,16 +63,16 @@ fn after(bytes: &[u8], header_bytes: usize) -> Result<&[u8], HeaderError> {
     bytes.get(header_bytes..).ok_or(HeaderError::Malformed)
 }
 
-fn by_ether_type(ether_type: u16, bytes: &[u8]) -> Result<Inside<'_>, HeaderError> {
+fn by_ether_type(ether_type: u16, bytes: &[u8]) -> Result<TunnelPayload<'_>, HeaderError> {
     match ether_type {
-        0x0800 | 0x86dd => Ok(Inside::Ip(bytes)),
-        ETHERTYPE_TEB => Ok(Inside::Ethernet(bytes)),
-        0x8847 | 0x8848 => Ok(Inside::Mpls(bytes)),
+        0x0800 | 0x86dd => Ok(TunnelPayload::Ip(bytes)),
+        ETHERTYPE_TEB => Ok(TunnelPayload::Ethernet(bytes)),
+        0x8847 | 0x8848 => Ok(TunnelPayload::Mpls(bytes)),
         _ => Err(HeaderError::NotIp),
     }
 }
 
-fn gre(payload: &[u8]) -> Option<Result<Inside<'_>, HeaderError>> {
+fn gre(payload: &[u8]) -> Option<Result<TunnelPayload<'_>, HeaderError>> {
     const CHECKSUM: u16 = 0x8000;
     const ROUTING: u16 = 0x4000;
     const KEY: u16 = 0x2000;
@@ -93,34 +93,34 @@ fn gre(payload: &[u8]) -> Option<Result<Inside<'_>, HeaderError>> {
             if flags & SEQUENCE == 0 {
                 return None;
             }
-            Some(after(payload, header_bytes).map(Inside::Ppp))
+            Some(after(payload, header_bytes).map(TunnelPayload::Ppp))
         }
         _ => None,
     }
 }
 
 /// RFC 7348 §5.
-fn vxlan(bytes: &[u8]) -> Result<Inside<'_>, HeaderError> {
+fn vxlan(bytes: &[u8]) -> Result<TunnelPayload<'_>, HeaderError> {
     const HAS_VNI: u8 = 0x08;
     let frame = after(bytes, 8)?;
     if bytes[0] & HAS_VNI == 0 {
         return Err(HeaderError::NotIp);
     }
-    Ok(Inside::Ethernet(frame))
+    Ok(TunnelPayload::Ethernet(frame))
 }
 
 /// draft-ietf-nvo3-vxlan-gpe: the next protocol is the header's fourth byte.
-fn vxlan_gpe(bytes: &[u8]) -> Result<Inside<'_>, HeaderError> {
+fn vxlan_gpe(bytes: &[u8]) -> Result<TunnelPayload<'_>, HeaderError> {
     let rest = after(bytes, 8)?;
     match bytes[3] {
-        1 | 2 => Ok(Inside::Ip(rest)),
-        3 => Ok(Inside::Ethernet(rest)),
+        1 | 2 => Ok(TunnelPayload::Ip(rest)),
+        3 => Ok(TunnelPayload::Ethernet(rest)),
         _ => Err(HeaderError::NotIp),
     }
 }
 
 /// RFC 8926 §3.4.
-fn geneve(bytes: &[u8]) -> Result<Inside<'_>, HeaderError> {
+fn geneve(bytes: &[u8]) -> Result<TunnelPayload<'_>, HeaderError> {
     let options_bytes = bytes.first().map_or(0, |first| usize::from(first & 0x3f) * 4);
     let ether_type = u16_at(bytes, 2).ok_or(HeaderError::Malformed)?;
     by_ether_type(ether_type, after(bytes, 8 + options_bytes)?)

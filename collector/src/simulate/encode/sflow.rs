@@ -74,7 +74,7 @@ impl SflowEncoder {
         }
         let mut open: Option<Open> = None;
         for flow in flows {
-            let datagram = self.room_for(flow_sample_bytes_max(flow), &mut open, config, now_ms, out);
+            let datagram = self.datagram_with_space(flow_sample_bytes_max(flow), &mut open, config, now_ms, out);
             self.sample_sequence = self.sample_sequence.wrapping_add(1);
             self.sample_pool = self.sample_pool.wrapping_add(config.sampling_rate);
             put_flow_sample(
@@ -93,7 +93,7 @@ impl SflowEncoder {
         if counters_due && !self.interfaces.is_empty() {
             self.counters_sent_at_ms = Some(now_ms);
             for position in 0..self.interfaces.len() {
-                let datagram = self.room_for(COUNTER_SAMPLE_BYTES_MAX, &mut open, config, now_ms, out);
+                let datagram = self.datagram_with_space(COUNTER_SAMPLE_BYTES_MAX, &mut open, config, now_ms, out);
                 self.counter_sequence = self.counter_sequence.wrapping_add(1);
                 put_counter_sample(&self.interfaces[position], self.counter_sequence, &mut datagram.buffer);
                 datagram.samples += 1;
@@ -104,7 +104,7 @@ impl SflowEncoder {
     }
 
     /// The open datagram, or the next one when `bytes` more do not fit.
-    fn room_for<'a>(
+    fn datagram_with_space<'a>(
         &mut self,
         bytes: usize,
         open: &'a mut Option<Open>,

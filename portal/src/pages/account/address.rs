@@ -5,7 +5,7 @@
 
 use activity::act::{Act, By, Note};
 use activity::audit::Actor;
-use activity::verification::{self, Pending, Request, VerificationError};
+use activity::verification::{self, LinkPurpose, VerificationError, VerificationMailOutcome};
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,7 +31,7 @@ fn too_many(until_ms: i64, zone: &TimeZone) -> String {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct LinkRequestForm {
     #[serde(default)]
     form_token: String,
 }
@@ -44,7 +44,7 @@ pub(crate) async fn ask(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     customer: Customer,
-    CsrfForm(who, form): CsrfForm<Asked>,
+    CsrfForm(who, form): CsrfForm<LinkRequestForm>,
 ) -> Result<Response, PageError> {
     if !state.sends_mail() {
         let refused = Refused {
@@ -60,12 +60,14 @@ pub(crate) async fn ask(
         return Ok(Redirect::to("/account?changed=asked").into_response());
     }
     match verification::request(act.connection(), customer.id, now_ms).await? {
-        Request::Mailed => {
+        VerificationMailOutcome::Mailed => {
             act.commit(Note::new(LINK_REQUESTED, customer.id)).await?;
             Ok(Redirect::to("/account?changed=asked").into_response())
         }
-        Request::Verified | Request::Unavailable => Ok(Redirect::to(super::PATH).into_response()),
-        Request::TooMany { until_ms } => {
+        VerificationMailOutcome::Verified | VerificationMailOutcome::Unavailable => {
+            Ok(Redirect::to(super::PATH).into_response())
+        }
+        VerificationMailOutcome::TooMany { until_ms } => {
             drop(act);
             let zone = inventory::customer(state.db().pool(), customer.id).await?.time_zone;
             let refused = Refused {
@@ -117,15 +119,17 @@ pub(crate) async fn change(
     }
     let before = inventory::customer(act.connection(), customer.id).await?;
     let problem = match verification::change_own_address(act.connection(), customer.id, &form.email, now_ms).await {
-        Ok(Request::Mailed) => None,
+        Ok(VerificationMailOutcome::Mailed) => None,
         // It is the address that was there.
-        Ok(Request::Verified) => return Ok(Redirect::to(super::PATH).into_response()),
-        Ok(Request::TooMany { until_ms }) => Some(format!("Not changed. {}", too_many(until_ms, &before.time_zone))),
+        Ok(VerificationMailOutcome::Verified) => return Ok(Redirect::to(super::PATH).into_response()),
+        Ok(VerificationMailOutcome::TooMany { until_ms }) => {
+            Some(format!("Not changed. {}", too_many(until_ms, &before.time_zone)))
+        }
         Err(VerificationError::Inventory(InventoryError::Email(_))) => {
             Some("An email address is like billing@example.net. Correct it.".to_owned())
         }
         // Whose it is, is not for others to know (S1): that it was asked for counts, so that few can be tried.
-        Ok(Request::Unavailable) => {
+        Ok(VerificationMailOutcome::Unavailable) => {
             act.commit(Note::new("customer.email_refused", customer.id)).await?;
             return refused("This address cannot be used. Choose another one, or write to us.".to_owned()).await;
         }
@@ -147,10 +151,10 @@ pub(crate) async fn change(
 }
 
 /// What the page of a link shows.
-enum Shown {
+enum LinkState {
     /// A button, and what it does.
     Ready {
-        pending: Pending,
+        pending: LinkPurpose,
         form_token: String,
     },
     /// The link cannot be used.
@@ -161,11 +165,11 @@ enum Shown {
 #[derive(Template)]
 #[template(path = "verify_email.html")]
 struct LinkPage {
-    shown: Shown,
+    shown: LinkState,
 }
 
 fn void() -> Result<Response, PageError> {
-    let body = page(&LinkPage { shown: Shown::Void })?;
+    let body = page(&LinkPage { shown: LinkState::Void })?;
     Ok((StatusCode::NOT_FOUND, body).into_response())
 }
 
@@ -179,12 +183,12 @@ pub(crate) async fn link(
         return void();
     };
     let (form_token, jar) = PreSession::issue(&state, jar);
-    let shown = Shown::Ready { pending, form_token };
+    let shown = LinkState::Ready { pending, form_token };
     Ok((jar, page(&LinkPage { shown })?).into_response())
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Confirmed {
+pub(crate) struct ConfirmLinkForm {
     #[serde(default)]
     csrf_token: String,
 }
@@ -195,7 +199,7 @@ pub(crate) async fn confirm(
     ClientIp(ip): ClientIp,
     Path(token): Path<String>,
     jar: CookieJar,
-    OpenForm(form): OpenForm<Confirmed>,
+    OpenForm(form): OpenForm<ConfirmLinkForm>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     // Who reads the mail need not be signed in.
@@ -217,5 +221,5 @@ pub(crate) async fn confirm(
 
 /// Where the button leads.
 pub(crate) async fn verified() -> Result<Response, PageError> {
-    page(&LinkPage { shown: Shown::Done })
+    page(&LinkPage { shown: LinkState::Done })
 }

@@ -11,7 +11,7 @@ use super::two_factor::zone_of;
 use crate::action;
 use crate::auth::manage::end_sessions;
 use crate::auth::{
-    Attempt, ClientIp, CsrfForm, Ending, Outcome, Session, SignedIn, UserError, device_name, recent_attempts,
+    Attempt, ClientIp, CsrfForm, Outcome, Session, SessionsToEnd, SignedIn, UserError, device_name, recent_attempts,
     sessions_of,
 };
 use crate::error::{PageError, page};
@@ -107,7 +107,7 @@ struct SessionsPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct SessionsQuery {
     #[serde(default)]
     done: String,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     State(state): State<AppState>,
     who: SignedIn,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<SessionsQuery>,
 ) -> Result<Response, PageError> {
     let (user, now_ms) = (who.user.id, state.now_ms());
     let zone = zone_of(&state, &who).await?;
@@ -141,9 +141,9 @@ pub(crate) async fn show(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyForm {}
 
-async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: Ending<'_>) -> Result<(), PageError> {
+async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: SessionsToEnd<'_>) -> Result<(), PageError> {
     let mut act = action::begin(state, who, ip).await?;
     match end_sessions(act.connection(), who.user.id, ending).await {
         // It ended meanwhile.
@@ -160,9 +160,9 @@ async fn end(state: &AppState, who: &SignedIn, ip: IpAddr, ending: Ending<'_>) -
 pub(crate) async fn end_others(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
-    end(&state, &who, ip, Ending::AllBut(&who.session)).await?;
+    end(&state, &who, ip, SessionsToEnd::AllBut(&who.session)).await?;
     Ok(Redirect::to("/account/sessions?done=others").into_response())
 }
 
@@ -171,8 +171,8 @@ pub(crate) async fn end_one(
     State(state): State<AppState>,
     ClientIp(ip): ClientIp,
     Path(session): Path<String>,
-    CsrfForm(who, Nothing {}): CsrfForm<Nothing>,
+    CsrfForm(who, EmptyForm {}): CsrfForm<EmptyForm>,
 ) -> Result<Response, PageError> {
-    end(&state, &who, ip, Ending::One(&session)).await?;
+    end(&state, &who, ip, SessionsToEnd::One(&session)).await?;
     Ok(Redirect::to("/account/sessions?done=one").into_response())
 }

@@ -18,8 +18,8 @@ use sqlx::AnyConnection;
 
 use super::step_up;
 use crate::action;
-use crate::auth::second_factor::{self, Means, SecondFactor};
-use crate::auth::{ClientIp, CsrfForm, Guesser, SignedIn, notice, token_of};
+use crate::auth::second_factor::{self, SecondFactor, SecondFactorMethod};
+use crate::auth::{AttemptSource, ClientIp, CsrfForm, SignedIn, notice, token_of};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::shell::Shell;
@@ -75,7 +75,7 @@ impl Qr {
 }
 
 /// What is on.
-struct Active {
+struct ActiveSecondFactor {
     since: String,
     recovery_codes: i64,
     is_few: bool,
@@ -86,7 +86,7 @@ struct Active {
 struct TwoFactorPage {
     shell: Shell,
     setup: Option<Setup>,
-    active: Option<Active>,
+    active: Option<ActiveSecondFactor>,
     /// Shown this once.
     new_codes: Vec<String>,
     /// It was turned on just now.
@@ -142,7 +142,7 @@ async fn two_factor_page(
             since_ms,
             recovery_codes,
         } => {
-            active = Some(Active {
+            active = Some(ActiveSecondFactor {
                 since: format::date(since_ms, &zone_of(state, who).await?),
                 recovery_codes,
                 is_few: recovery_codes <= FEW_CODES,
@@ -240,7 +240,7 @@ pub(super) async fn missing(
     who: &SignedIn,
     code: &str,
 ) -> Result<Option<&'static str>, Failure> {
-    let guesser = Guesser::Known(&who.session);
+    let guesser = AttemptSource::Known(&who.session);
     if let Err(retry_after_s) = state.code_throttle().take(guesser, &who.user.email, state.now_ms()) {
         state.sign_in_counts().held_back();
         return Err(Failure::TooManyRequests { retry_after_s });
@@ -250,7 +250,7 @@ pub(super) async fn missing(
     let Some(means) = accepted else {
         return Ok(Some(WRONG_CODE));
     };
-    if means == Means::RecoveryCode {
+    if means == SecondFactorMethod::RecoveryCode {
         tracing::warn!(%ip, user = %who.user.id, "a recovery code was used");
         let (user, from) = (who.user.id, ip.to_canonical().to_string());
         notice::second_factor_changed(connection, user, "recovery_code_used", &from, state.now_ms()).await?;

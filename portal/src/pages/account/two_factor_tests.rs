@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use schemas::ids::UserId;
 
 use crate::auth::Role;
-use crate::auth::manage::{Change, reset_second_factor};
+use crate::auth::manage::{ChangeContext, reset_second_factor};
 use crate::auth::second_factor::{RECOVERY_CODES, SecondFactor, begin, second_factor_of};
 use crate::testing::{Answer, Browser, PASSWORD, TestPortal};
 
@@ -407,7 +407,7 @@ async fn who_lost_the_app_is_let_in_by_a_reset() {
     let app = App::set_up(&portal, &mut browser).await;
     let (mut half, token) = half_signed_in(&portal, "ada").await;
     let mut transaction = portal.state.db().begin_write().await.unwrap();
-    let by = Change {
+    let by = ChangeContext {
         actor: audit::Actor {
             name: "test",
             user: None,

@@ -5,18 +5,18 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::action::Action as Asked;
-use billing::approval::{Done, carry_out};
+use billing::action::Action as RequestedAction;
+use billing::approval::{ExecutionOutcome, carry_out};
 use billing::ledger::{self, Owed};
 use billing::refund::{self, Preview, RefundRequest};
-use billing::subscription::{Contract, State as Stand, contracts_of};
+use billing::subscription::{Contract, SubscriptionState, contracts_of};
 use jiff::tz::TimeZone;
 use schemas::identity;
 use schemas::ids::{ApprovalId, CustomerId, UserId};
 use schemas::money::{Currency, Money, MoneyError};
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -49,21 +49,25 @@ struct Row {
     is_own: bool,
     is_about_oneself: bool,
     /// Of a refund that is pending: what it would do now.
-    refund: Option<RefundNow>,
+    refund: Option<CurrentRefund>,
     /// Of the deletion of an account that is pending: what it has now.
-    account: Option<AccountNow>,
+    account: Option<CurrentAccount>,
 }
 
 /// What an account whose deletion is requested owes, has and is subscribed to.
-struct AccountNow {
+struct CurrentAccount {
     customer: CustomerId,
     owed: Vec<Owed>,
     /// Services with their plans that end.
     subscriptions: Vec<String>,
 }
 
-async fn account_now(state: &AppState, status: Status, asked: &Asked) -> Result<Option<AccountNow>, Failure> {
-    let Asked::AccountDeletion { customer } = asked else {
+async fn account_now(
+    state: &AppState,
+    status: Status,
+    asked: &RequestedAction,
+) -> Result<Option<CurrentAccount>, Failure> {
+    let RequestedAction::AccountDeletion { customer } = asked else {
         return Ok(None);
     };
     if status != Status::Pending {
@@ -76,9 +80,9 @@ async fn account_now(state: &AppState, status: Status, asked: &Asked) -> Result<
     let contracts = contracts_of(&mut connection, *customer).await?;
     let running = contracts
         .iter()
-        .filter(|contract| contract.subscription.state != Stand::Ended);
+        .filter(|contract| contract.subscription.state != SubscriptionState::Ended);
     let name = |contract: &Contract| format!("{}: {}", contract.service.name, contract.last_phase().plan.name);
-    Ok(Some(AccountNow {
+    Ok(Some(CurrentAccount {
         customer: *customer,
         owed,
         subscriptions: running.map(name).collect(),
@@ -93,20 +97,24 @@ impl Row {
 }
 
 /// What a requested refund would do now, and whether that is what was shown to who asked.
-struct RefundNow {
+struct CurrentRefund {
     effect: Result<Preview, String>,
     is_as_requested: bool,
 }
 
-impl RefundNow {
+impl CurrentRefund {
     /// What the decision confirms.
     fn shown(&self) -> String {
         self.effect.as_ref().map(Preview::shown).unwrap_or_default()
     }
 }
 
-async fn refund_now(state: &AppState, status: Status, asked: &Asked) -> Result<Option<RefundNow>, Failure> {
-    let Asked::Refund {
+async fn refund_now(
+    state: &AppState,
+    status: Status,
+    asked: &RequestedAction,
+) -> Result<Option<CurrentRefund>, Failure> {
+    let RequestedAction::Refund {
         payment,
         currency,
         amount_minor,
@@ -131,12 +139,12 @@ async fn refund_now(state: &AppState, status: Status, asked: &Asked) -> Result<O
     let mut connection = state.db().pool().acquire().await?;
     let effect = match refund::preview_to_decide(&mut connection, &request, state.now_ms()).await {
         Ok(preview) => Ok(preview),
-        Err(error) => match Refused::from(error) {
-            Refused::Said(why) => Err(why),
-            Refused::Failed(failure) => return Err(failure),
+        Err(error) => match ActionFailure::from(error) {
+            ActionFailure::ByRule(why) => Err(why),
+            ActionFailure::Failed(failure) => return Err(failure),
         },
     };
-    Ok(Some(RefundNow {
+    Ok(Some(CurrentRefund {
         is_as_requested: effect.as_ref().is_ok_and(|preview| preview.shown() == *shown),
         effect,
     }))
@@ -159,7 +167,7 @@ async fn email_of(state: &AppState, user: UserId) -> Result<String, Failure> {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "approved" => Some("Approved and executed."),
@@ -202,7 +210,7 @@ async fn render(
 }
 
 async fn row(approval: Approval, decided: String, state: &AppState, user: UserId) -> Result<Row, Failure> {
-    let asked = Asked::of(&approval)?;
+    let asked = RequestedAction::of(&approval)?;
     Ok(Row {
         refund: refund_now(state, approval.status, &asked).await?,
         account: account_now(state, approval.status, &asked).await?,
@@ -227,7 +235,7 @@ async fn row(approval: Approval, decided: String, state: &AppState, user: UserId
         is_pending: approval.status == Status::Pending,
         by_hand: Some(&asked)
             .filter(|_| [Status::Pending, Status::Approved].contains(&approval.status))
-            .and_then(Asked::by_hand),
+            .and_then(RequestedAction::manual_step),
         is_own: approval.requested_by == Some(user),
         is_about_oneself: approval.subject == user.to_string(),
         subject: approval.subject,
@@ -250,7 +258,7 @@ pub(crate) async fn approve(
 ) -> Result<Response, PageError> {
     let id = id_of(&id)?;
     approval::approval(state.db().pool(), id).await?;
-    let done: Result<&'static str, Refused> = async {
+    let done: Result<&'static str, ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok("approved");
         };
@@ -259,7 +267,7 @@ pub(crate) async fn approve(
         let shown = fields.text("shown");
         let (done, note) = carry_out(action.connection(), id, (by, &name), shown, now_ms).await?;
         action.commit_decision(id, note).await?;
-        if let Done::Refunding { refund, .. } = done {
+        if let ExecutionOutcome::Refunding { refund, .. } = done {
             refund::ask(state.db(), state.gateways(), refund, now_ms).await?;
         }
         Ok("approved")
@@ -280,7 +288,7 @@ pub(crate) async fn reject(
 ) -> Result<Response, PageError> {
     let id = id_of(&id)?;
     approval::approval(state.db().pool(), id).await?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };

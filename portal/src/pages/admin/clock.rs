@@ -6,8 +6,8 @@ use axum::response::Response;
 use billing::guard;
 use jiff::tz::TimeZone;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::format;
@@ -33,7 +33,7 @@ struct ClockPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "confirmed").then_some("Billing resumed.");
     render(&state, &admin, Draft::default(), notice).await
@@ -65,7 +65,7 @@ pub(crate) async fn confirm(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };

@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use schemas::ids::CouponId;
 use schemas::percent::Percent;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -45,7 +45,7 @@ struct CouponsPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("Coupon added."),
@@ -115,7 +115,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let discount = match fields.text("currency") {
             "" => Discount::Percent(Percent::new(fields.decimal("off", "The discount")?)?),
             currency => Discount::Amount(fields.money("off", currency.parse()?)?),
@@ -162,7 +162,7 @@ pub(crate) async fn archive(
         Err(BillingError::NoCoupon(_)) => return Err(Failure::NotFound.into()),
         found => found?,
     };
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };

@@ -11,8 +11,8 @@ use schemas::inventory;
 use schemas::money::{Currency, Money};
 use serde_json::json;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::format;
@@ -52,7 +52,7 @@ struct DealsPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice =
         (shown.done == "add").then_some("The deal is recorded, and its subscription is charged from its start on.");
@@ -101,7 +101,7 @@ async fn render(
 }
 
 /// The rows that were filled in.
-fn components(fields: &Fields, currency: Currency) -> Result<Vec<Component>, Refused> {
+fn components(fields: &Fields, currency: Currency) -> Result<Vec<Component>, ActionFailure> {
     let mut components = Vec::new();
     for position in 1..=MAX_COMPONENTS {
         let name = |field: &str| format!("{field}_{position}");
@@ -128,7 +128,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let customer: CustomerId = fields.id("customer")?;
         let customer = inventory::customer(state.db().pool(), customer).await?;
         let components = components(&fields, customer.currency)?;

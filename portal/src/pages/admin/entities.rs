@@ -8,8 +8,8 @@ use schemas::ids::EntityId;
 use schemas::inventory::{self, Entity, EntityProfile, InventoryError};
 use serde_json::json;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::path::Path;
@@ -31,7 +31,7 @@ struct EntitiesPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "saved").then_some("Saved. Documents that were issued keep what they say.");
     render(&state, &admin, Draft::default(), notice).await
@@ -77,7 +77,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };
@@ -107,7 +107,7 @@ pub(crate) async fn change(
         Err(InventoryError::NoEntity(_)) => return Err(Failure::NotFound.into()),
         found => found?,
     };
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };

@@ -30,7 +30,7 @@ fn done(path: &str, what: &str) -> Response {
 
 /// Which action a page is shown after.
 #[derive(Debug, Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct DoneQuery {
     #[serde(default)]
     done: String,
 }

@@ -6,12 +6,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::BillingError;
-use billing::action::{Action as Asked, NewRequest};
+use billing::action::{Action as RequestedAction, NewRequest};
 use billing::approval::{Gate, wanted};
 use billing::catalog::{self, Badge, CYCLES_MONTHS, NewPrice, Plan, PlanEdit, Price};
 use billing::catalog_act;
 use billing::price::UsagePrice;
-use billing::subscription::reprice::{Touched, touched};
+use billing::subscription::reprice::{RepriceImpact, touched};
 use jiff::tz::TimeZone;
 use schemas::ids::{PlanId, PriceId};
 use schemas::money::{Currency, Money};
@@ -21,7 +21,7 @@ use sqlx::AnyConnection;
 use super::PATH;
 use super::plan_page::render;
 use super::plans::specs_of;
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -47,7 +47,7 @@ pub(crate) struct PlanQuery {
 struct Version {
     new: NewPrice,
     before: Option<Price>,
-    touches: Touched,
+    touches: RepriceImpact,
 }
 
 /// A new version as the preview has it.
@@ -114,7 +114,7 @@ async fn answer(
     plan: Plan,
     form: &'static str,
     fields: Fields,
-    done: Result<&'static str, Refused>,
+    done: Result<&'static str, ActionFailure>,
 ) -> Result<Response, PageError> {
     match done {
         Ok(what) => Ok(super::done(&format!("/admin/plans/{}", plan.id), what)),
@@ -129,7 +129,7 @@ async fn versions(
     plan: &Plan,
     fields: &Fields,
     now_ms: i64,
-) -> Result<Vec<Version>, Refused> {
+) -> Result<Vec<Version>, ActionFailure> {
     let currency: Currency = fields.text("currency").parse()?;
     let base = fields.money("base", currency)?;
     let given: Option<UsagePrice> = match fields.text("usage") {
@@ -194,7 +194,7 @@ async fn whole_change(
     plan: &Plan,
     versions: &[Version],
     now_ms: i64,
-) -> Result<NewRequest, Refused> {
+) -> Result<NewRequest, ActionFailure> {
     let words = versions.iter().map(|version| {
         let new = &version.new;
         let usage = usage_price_words(plan, &new.usage, new.base.currency);
@@ -218,7 +218,7 @@ fn preview(
     admin: &Admin,
     plan: &Plan,
     versions: &[Version],
-    (wanted, thresholds): (&Asked, &Thresholds),
+    (wanted, thresholds): (&RequestedAction, &Thresholds),
     fields: &Fields,
 ) -> Result<Response, PageError> {
     let mut rows = Vec::with_capacity(versions.len());
@@ -280,7 +280,7 @@ pub(crate) async fn price(
     let plan = find(&state, &id).await?;
     let moves = fields.text("who") == "renewal";
     if moves && fields.text("do") != "add" {
-        let found: Result<(Vec<Version>, Asked, Thresholds), Refused> = async {
+        let found: Result<(Vec<Version>, RequestedAction, Thresholds), ActionFailure> = async {
             let mut connection = state.db().pool().acquire().await?;
             let versions = versions(&mut connection, &plan, &fields, state.now_ms()).await?;
             let wanted = whole_change(&mut connection, &plan, &versions, state.now_ms())
@@ -391,7 +391,7 @@ pub(crate) async fn archive(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let plan = find(&state, &id).await?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(());
         };

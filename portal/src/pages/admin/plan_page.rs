@@ -3,7 +3,7 @@
 
 use askama::Template;
 use axum::response::Response;
-use billing::catalog::{self, AddonSold, CYCLES_MONTHS, Coupon, Discount, Plan, PlanKind, Price, Sold, Spec};
+use billing::catalog::{self, AddonSales, CYCLES_MONTHS, Coupon, Discount, Plan, PlanKind, PlanSales, Price, Spec};
 use billing::subscription::reprice::touched;
 use jiff::tz::TimeZone;
 use schemas::ids::{CouponId, PriceId};
@@ -82,9 +82,9 @@ struct PlanPage {
     transfer: String,
     fields: SpecFields,
     stock: String,
-    sold: Sold,
+    sold: PlanSales,
     prices: Vec<PriceRow>,
-    addons: Vec<AddonSold>,
+    addons: Vec<AddonSales>,
     coupons: Vec<CouponRow>,
     cycles: Vec<(i64, String)>,
     price_fields: PriceFields,
@@ -164,7 +164,12 @@ fn applies(coupon: &Coupon, plan: &Plan, now_ms: i64) -> bool {
         && !plan.is_free
 }
 
-async fn price_rows(state: &AppState, plan: &Plan, sold: &Sold, found: &[Price]) -> Result<Vec<PriceRow>, Failure> {
+async fn price_rows(
+    state: &AppState,
+    plan: &Plan,
+    sold: &PlanSales,
+    found: &[Price],
+) -> Result<Vec<PriceRow>, Failure> {
     let pool = state.db().pool();
     let now_ms = state.now_ms();
     let mut prices = Vec::with_capacity(found.len());

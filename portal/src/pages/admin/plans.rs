@@ -14,8 +14,8 @@ use schemas::money::{Currency, Money};
 use schemas::percent::Percent;
 use sqlx::Row as _;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::first_steps::FirstSteps;
@@ -49,7 +49,7 @@ struct PlansPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "archive").then_some("Plan archived: new subscriptions are refused.");
     render(&state, &admin, Draft::default(), notice).await
@@ -99,7 +99,7 @@ async fn render(
 }
 
 /// The specifications of a form: those that have a field, and others by name.
-pub(super) fn specs_of(fields: &Fields) -> Result<Attributes, Refused> {
+pub(super) fn specs_of(fields: &Fields) -> Result<Attributes, ActionFailure> {
     let mut specs = attributes(fields.text("attributes"))?;
     for name in KNOWN_SPECS {
         let value = fields.text(name);
@@ -111,7 +111,7 @@ pub(super) fn specs_of(fields: &Fields) -> Result<Attributes, Refused> {
 }
 
 /// `vcpu = 4`, a line each.
-fn attributes(text: &str) -> Result<Attributes, Refused> {
+fn attributes(text: &str) -> Result<Attributes, ActionFailure> {
     let mut attributes = Attributes::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let Some((name, value)) = line.split_once('=') else {
@@ -122,7 +122,7 @@ fn attributes(text: &str) -> Result<Attributes, Refused> {
     Ok(attributes)
 }
 
-fn terms(fields: &Fields) -> Result<Terms, Refused> {
+fn terms(fields: &Fields) -> Result<Terms, ActionFailure> {
     let mode = match fields.text("mode") {
         "in" => UsageMode::In,
         "out" => UsageMode::Out,
@@ -150,7 +150,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let made: Result<Option<PlanId>, Refused> = async {
+    let made: Result<Option<PlanId>, ActionFailure> = async {
         let semi_annual = match fields.text("semi_annual") {
             "" => 10.into(),
             _ => fields.decimal("semi_annual", "The discount")?,
@@ -191,7 +191,7 @@ pub(crate) async fn add_free(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let made: Result<Option<PlanId>, Refused> = async {
+    let made: Result<Option<PlanId>, ActionFailure> = async {
         let currency: Currency = fields.text("currency").parse()?;
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(None);

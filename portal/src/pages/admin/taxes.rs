@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use schemas::ids::TaxRateId;
 use serde_json::json;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -43,7 +43,7 @@ struct TaxesPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("The rate was added. It holds for invoices issued in its time."),
@@ -90,7 +90,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let from = fields.day_ms("from", &TimeZone::UTC)?;
         let new = NewTaxRate {
             country: fields.text("country"),
@@ -124,7 +124,7 @@ pub(crate) async fn end(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let id: TaxRateId = id.parse().map_err(|_| Failure::NotFound)?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let to = fields.day_ms("to", &TimeZone::UTC)?;
         let end_ms = to.ok_or_else(|| said("Say on which day the rate ends."))?;
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {

@@ -1,6 +1,6 @@
 use billing::catalog::{NewPrice, add_price, plans, prices_of};
 use billing::ledger;
-use billing::subscription::schedule::{Planned, scheduled_of};
+use billing::subscription::schedule::{ScheduledAction, scheduled_of};
 use billing::subscription::subscriptions_of;
 use schemas::money::{Currency, Money};
 use sqlx::Row as _;
@@ -149,7 +149,7 @@ async fn a_new_price_waits_for_the_renewal_of_who_pays_the_one_before() {
     assert_eq!(planned.len(), 1);
     // The world is on 15 June and its periods start on the first.
     assert_eq!(schemas::window::instant_text(planned[0].at_ms), "2025-07-01T00:00:00Z");
-    assert!(matches!(planned[0].planned, Planned::Change(_)) && planned[0].from_price.is_some());
+    assert!(matches!(planned[0].planned, ScheduledAction::Change(_)) && planned[0].from_price.is_some());
 }
 
 #[tokio::test]

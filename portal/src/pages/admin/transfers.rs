@@ -12,8 +12,8 @@ use schemas::ids::{CustomerId, ServiceId, TransferId};
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -52,7 +52,7 @@ struct TransfersPage {
 pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "add" => Some("Transfer requested; both parties were notified."),
@@ -122,7 +122,7 @@ pub(crate) async fn add(
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let service: ServiceId = fields.id("service")?;
         let to: CustomerId = fields.id("to")?;
         let ticket = fields.text("ticket");
@@ -157,7 +157,7 @@ pub(crate) async fn step(
     if !["approve", "complete", "cancel"].contains(&step.as_str()) {
         return Err(Failure::NotFound.into());
     }
-    let done: Result<&str, Refused> = async {
+    let done: Result<&str, ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(step.as_str());
         };

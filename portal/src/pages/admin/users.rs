@@ -7,11 +7,12 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, UserId};
 
-use super::{PATH, Shown};
-use crate::action::{Action, Draft, Fields, Refused, said};
-use crate::auth::manage::{self, Change, Managed};
+use super::{DoneQuery, PATH};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
+use crate::auth::manage::{self, ChangeContext, ManagedChange};
 use crate::auth::{
-    Account, Admin, ClientIp, CsrfForm, Ending, Filter, Role, recent_attempts, revoke_token, sessions_of, tokens_of,
+    Account, Admin, ClientIp, CsrfForm, Filter, Role, SessionsToEnd, recent_attempts, revoke_token, sessions_of,
+    tokens_of,
 };
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -216,7 +217,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     admin: Admin,
     Path(user): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<DoneQuery>,
 ) -> Result<Response, PageError> {
     let notice = match shown.done.as_str() {
         "disable" => Some("Disabled: every session was ended, and no password signs in."),
@@ -254,12 +255,12 @@ pub(crate) async fn act(
     {
         return Err(Failure::NotFound.into());
     }
-    let done: Result<&str, Refused> = async {
+    let done: Result<&str, ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &admin.0, ip, &fields).await? else {
             return Ok(act.as_str());
         };
         let address = action.ip.clone();
-        let by = Change {
+        let by = ChangeContext {
             actor: admin.0.actor(&address),
             now_ms: action.now_ms,
         };
@@ -278,25 +279,25 @@ pub(crate) async fn act(
                 };
                 manage::set_role(connection, id, role, customer, by).await?
             }
-            "reset-password" => Managed::Done(manage::send_reset(connection, id, by).await?),
-            "reset-two-factor" => Managed::Done(manage::reset_second_factor(connection, id, by).await?),
-            "revoke-token" => Managed::Done(revoke_token(connection, fields.id("token")?, Some(id)).await?),
+            "reset-password" => ManagedChange::Done(manage::send_reset(connection, id, by).await?),
+            "reset-two-factor" => ManagedChange::Done(manage::reset_second_factor(connection, id, by).await?),
+            "revoke-token" => ManagedChange::Done(revoke_token(connection, fields.id("token")?, Some(id)).await?),
             _ => {
                 let ending = match fields.text("session") {
                     // One's own session goes on: signing out is another button.
-                    "" if id == admin.0.user.id => Ending::AllBut(&admin.0.session),
-                    "" => Ending::All,
-                    name => Ending::One(name),
+                    "" if id == admin.0.user.id => SessionsToEnd::AllBut(&admin.0.session),
+                    "" => SessionsToEnd::All,
+                    name => SessionsToEnd::One(name),
                 };
-                Managed::Done(manage::end_sessions(connection, id, ending).await?.1)
+                ManagedChange::Done(manage::end_sessions(connection, id, ending).await?.1)
             }
         };
         match managed {
-            Managed::Done(note) => {
+            ManagedChange::Done(note) => {
                 action.commit(note).await?;
                 Ok(act.as_str())
             }
-            Managed::Waits(requested) => {
+            ManagedChange::Waits(requested) => {
                 action.commit_entered(requested.entered).await?;
                 Ok("asked")
             }

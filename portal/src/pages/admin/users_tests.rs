@@ -1,11 +1,11 @@
 //! Users as admins manage them, through the whole server.
 
-use activity::audit::{self, AuditFilter, Recorded};
+use activity::audit::{self, AuditFilter, AuditRecord};
 use activity::event::{self, EventFilter, EventType};
 use axum::http::StatusCode;
 use schemas::ids::UserId;
 
-use crate::auth::manage::{self, Change};
+use crate::auth::manage::{self, ChangeContext};
 use crate::auth::{Role, UserError};
 use crate::pages::account::two_factor_tests::App;
 use crate::testing::{Answer, Browser, PASSWORD, TestPortal};
@@ -15,7 +15,7 @@ async fn act(admin: &mut Browser, user: &str, act: &str, fields: &[(&str, &str)]
     admin.send_form(&page, &format!("{page}/{act}"), fields).await
 }
 
-async fn recorded(portal: &TestPortal, action: &str) -> Vec<Recorded> {
+async fn recorded(portal: &TestPortal, action: &str) -> Vec<AuditRecord> {
     let filter = AuditFilter {
         action: Some(action),
         ..AuditFilter::default()
@@ -130,7 +130,7 @@ async fn nobody_takes_the_last_admin_or_themself() {
     let page = admin.get("/admin/users/usr_1").await.body;
     assert!(page.contains("This is you") && !page.contains("Disable user"), "{page}");
     // From the command line nobody is oneself, and the last admin stays all the same.
-    let by = Change {
+    let by = ChangeContext {
         actor: audit::Actor {
             name: "os:root",
             user: None,

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use billing::catalog::{NewPlan, Terms};
 use billing::ledger;
-use billing::subscription::{State, subscriptions_of};
+use billing::subscription::{SubscriptionState, subscriptions_of};
 use schemas::ids::CustomerId;
 
 use crate::pages::plans::tests::{hidden, order, plan};
@@ -49,7 +49,7 @@ impl Spender {
         self.post("/budget", &fields).await
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> SubscriptionState {
         let found = subscriptions_of(self.portal.state.db().pool(), self.ada).await.unwrap();
         found[0].state
     }
@@ -120,7 +120,7 @@ async fn a_budget_is_set_counted_changed_and_removed() {
 async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
     let mut spender = Spender::new().await;
     spender.set("22", true).await;
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     let page = spender.browser.get("/budget").await.body;
     assert!(
         page.contains("Your services are suspended") && page.contains("Save a payment method"),
@@ -150,7 +150,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
         "{}",
         declined.body
     );
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     // Too little by hand: credit, and no more than that.
     let fresh = "1".repeat(64);
     let little = [
@@ -168,7 +168,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
             .body
             .contains("less than what is spent over")
     );
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     let fresh = "2".repeat(64);
     let rest = [
         ("form_token", fresh.as_str()),
@@ -179,7 +179,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
         let answer = spender.post("/budget/unlock", &rest).await;
         assert_eq!(answer.header("location"), "/budget?done=unlocked", "{}", answer.body);
     }
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
     let page = spender.browser.get("/budget?done=unlocked").await.body;
     assert!(page.contains("Unlocked: your services keep running"), "{page}");
     assert_eq!(spender.json().await["budget"]["is_unlocked"], true);
@@ -194,7 +194,7 @@ async fn paying_the_open_invoice_unlocks_and_so_does_a_confirmed_payment() {
     let mut spender = Spender::new().await;
     let card = spender.portal.card(spender.ada, "pm_ada").await.to_string();
     spender.set("22", true).await;
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     spender.portal.advance_ms(60_000);
     let invoices = billing::invoice::list_of(spender.portal.state.db().pool(), spender.ada)
         .await
@@ -213,14 +213,14 @@ async fn paying_the_open_invoice_unlocks_and_so_does_a_confirmed_payment() {
         page.contains("Confirm with your bank") && page.contains("Cancel payment"),
         "{page}"
     );
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     let reference = spender.desk.lock().unwrap().confirm();
     let back = spender
         .browser
         .get(&format!("{address}?payment_intent={reference}"))
         .await;
     assert_eq!(back.header("location"), format!("{address}?done=paid"));
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
     assert_eq!(spender.desk.lock().unwrap().of("payment_intent").len(), 1);
 }
 
@@ -228,12 +228,12 @@ async fn paying_the_open_invoice_unlocks_and_so_does_a_confirmed_payment() {
 async fn a_service_that_is_left_out_does_not_count_and_goes_on() {
     let mut spender = Spender::new().await;
     spender.set("22", true).await;
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
     let answer = spender
         .post("/budget/services", &[("service", "svc_1"), ("counts", "no")])
         .await;
     assert_eq!(answer.header("location"), "/budget?done=services", "{}", answer.body);
-    assert_eq!(spender.state().await, State::Active);
+    assert_eq!(spender.state().await, SubscriptionState::Active);
     let json = spender.json().await;
     assert_eq!(json["budget"]["excluded"], serde_json::json!(["svc_1"]));
     assert_eq!(json["budget"]["spent"]["minor"], 0);
@@ -241,7 +241,7 @@ async fn a_service_that_is_left_out_does_not_count_and_goes_on() {
     spender
         .post("/budget/services", &[("service", "svc_1"), ("counts", "yes")])
         .await;
-    assert_eq!(spender.state().await, State::Suspended);
+    assert_eq!(spender.state().await, SubscriptionState::Suspended);
 }
 
 #[tokio::test]

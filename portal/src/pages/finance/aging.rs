@@ -28,7 +28,7 @@ struct AgingPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct AgingPageQuery {
     /// The end of this day, in UTC; empty for now.
     #[serde(default)]
     day: String,
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     State(state): State<AppState>,
     Finance(who): Finance,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<AgingPageQuery>,
 ) -> Result<Response, PageError> {
     // The whole day: its last millisecond.
     let at_ms = match midnight("day", &shown.day, 1)? {

@@ -1,7 +1,7 @@
 //! Payments that did not go through, and what collection does next, as finance sees them beside a customer or an invoice.
 
 use billing::dunning;
-use billing::payment::{self, PaymentFilter, State as PaymentState};
+use billing::payment::{self, PaymentFilter, PaymentState};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
 use schemas::money::Money;

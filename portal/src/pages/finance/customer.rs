@@ -9,8 +9,8 @@ use billing::BillingError;
 use billing::approval::{Gate, wanted};
 use billing::invoice::{self, InvoiceFilter, list_all};
 use billing::ledger::{self, Owed};
-use billing::payment::{self, PaymentFilter, State as PaymentState};
-use billing::refund::{self, Standing};
+use billing::payment::{self, PaymentFilter, PaymentState};
+use billing::refund::{self, RefundBalance};
 use billing::subscription::contracts_of;
 use billing::top_up;
 use billing::vat;
@@ -23,7 +23,7 @@ use serde_json::json;
 use super::attempts::{self, FailedRow};
 use super::transactions::other_day;
 use super::{InvoiceRow, PATH};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Finance, Role};
 use crate::customer::metered_usage;
 use crate::error::{Failure, PageError, page};
@@ -97,7 +97,7 @@ struct CustomerPage {
     entity: String,
     subscriptions: Vec<SubscriptionRow>,
     invoices: Vec<InvoiceRow>,
-    payments: Vec<Standing>,
+    payments: Vec<RefundBalance>,
     failed: Vec<FailedRow>,
     items: Vec<ItemRow>,
     vat_checks: Vec<VatRow>,
@@ -108,7 +108,7 @@ struct CustomerPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct CustomerPageQuery {
     #[serde(default)]
     done: String,
     /// The last transaction of the page of the statement before.
@@ -128,7 +128,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<CustomerPageQuery>,
 ) -> Result<Response, PageError> {
     let customer = find(&state, &id).await?;
     render(&state, &finance, customer, Draft::default(), &shown).await
@@ -139,7 +139,7 @@ async fn render(
     finance: &Finance,
     customer: Customer,
     draft: Draft,
-    shown: &Shown,
+    shown: &CustomerPageQuery,
 ) -> Result<Response, PageError> {
     let pool = state.db().pool();
     let (id, now_ms, zone) = (customer.id, state.now_ms(), customer.time_zone.clone());
@@ -202,7 +202,7 @@ async fn render(
     };
     let mut payments = Vec::new();
     for payment in payment::list(&mut *connection, filter, PAYMENTS_SHOWN).await? {
-        payments.push(refund::standing(&mut connection, payment.id).await?);
+        payments.push(refund::refund_balance(&mut connection, payment.id).await?);
     }
     let items = invoice::items_of(&mut *connection, id).await?;
     let checks = vat::checks_of(&mut *connection, id, VAT_CHECKS_SHOWN).await?;
@@ -275,13 +275,13 @@ pub(super) async fn answer(
     customer: Customer,
     form: &'static str,
     fields: Fields,
-    done: Result<&'static str, Refused>,
+    done: Result<&'static str, ActionFailure>,
 ) -> Result<Response, PageError> {
     match done {
         Ok(done) => Ok(Redirect::to(&format!("{PATH}/customers/{}?done={done}", customer.id)).into_response()),
         Err(refused) => {
             let draft = Draft::refused(form, refused, fields)?;
-            render(state, finance, customer, draft, &Shown::default()).await
+            render(state, finance, customer, draft, &CustomerPageQuery::default()).await
         }
     }
 }

@@ -4,32 +4,32 @@
 use activity::act::{By, Note};
 use axum::extract::State;
 use axum::response::Response;
-use billing::action::{Action as Asked, NewRequest};
-use billing::approval::{self, Done, Gate};
-use billing::subscription::{State as Stand, contracts_of};
+use billing::action::{Action as RequestedAction, NewRequest};
+use billing::approval::{self, ExecutionOutcome, Gate};
+use billing::subscription::{SubscriptionState, contracts_of};
 use schemas::ids::SubscriptionId;
 use schemas::inventory::Customer;
 use serde_json::json;
 
 use super::customer::{answer, find};
-use crate::action::{Action, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm, Finance};
 use crate::error::PageError;
 use crate::path::Path;
 use crate::state::AppState;
 
 /// What runs; add-ons end with what they are beside.
-async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<SubscriptionId>, Refused> {
+async fn running(action: &mut Action, customer: &Customer) -> Result<Vec<SubscriptionId>, ActionFailure> {
     let contracts = contracts_of(action.connection(), customer.id).await?;
     let running = contracts
         .iter()
         .map(|contract| &contract.subscription)
-        .filter(|subscription| subscription.state != Stand::Ended && subscription.parent.is_none());
+        .filter(|subscription| subscription.state != SubscriptionState::Ended && subscription.parent.is_none());
     Ok(running.map(|subscription| subscription.id).collect())
 }
 
 /// What somebody asks for, about a customer.
-fn request_of(customer: &Customer, wanted: Asked, summary: String) -> NewRequest {
+fn request_of(customer: &Customer, wanted: RequestedAction, summary: String) -> NewRequest {
     NewRequest {
         action: wanted,
         subject: customer.id.to_string(),
@@ -63,7 +63,11 @@ pub(crate) async fn terminate(
             "End all {count} subscriptions of {} today. Reason: {reason}",
             customer.name
         );
-        let wanted = request_of(&customer, Asked::BulkTermination { subscriptions, reason }, summary);
+        let wanted = request_of(
+            &customer,
+            RequestedAction::BulkTermination { subscriptions, reason },
+            summary,
+        );
         if let Gate::Waits(asked) = action.gate(&wanted).await? {
             action.commit_entered(asked.entered).await?;
             return Ok("asked");
@@ -71,7 +75,7 @@ pub(crate) async fn terminate(
         let now_ms = action.now_ms;
         let (connection, by) = action.parts();
         let (what, _) = approval::execute(connection, &wanted.action, by.name, now_ms).await?;
-        let (Done::Executed(what) | Done::Refunding { what, .. }) = what;
+        let (ExecutionOutcome::Executed(what) | ExecutionOutcome::Refunding { what, .. }) = what;
         let change = json!({"after": {"done": what, "reason": fields.text("reason")}});
         action
             .commit(Note::new("customer.terminate", customer.id).change(change))
@@ -107,7 +111,11 @@ pub(crate) async fn delete(
             "Delete the account of {}: {count} subscriptions end at once, nobody signs in any more. Reason: {reason}",
             customer.name
         );
-        let wanted = request_of(&customer, Asked::AccountDeletion { customer: customer.id }, summary);
+        let wanted = request_of(
+            &customer,
+            RequestedAction::AccountDeletion { customer: customer.id },
+            summary,
+        );
         let (now_ms, by) = (action.now_ms, By::from(action.parts().1));
         let asked = billing::action::request(action.connection(), &wanted, &by, now_ms).await?;
         action.commit_entered(asked.entered).await?;

@@ -29,13 +29,13 @@ struct ExportPage {
 }
 
 #[derive(Debug, serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct ExportQuery {
     #[serde(default)]
     month: String,
 }
 
 /// Half-open, UTC milliseconds.
-fn bounds(asked: &Asked) -> Result<(Month, i64, i64), Failure> {
+fn bounds(asked: &ExportQuery) -> Result<(Month, i64, i64), Failure> {
     let wrong = || wrong("month", asked.month.trim(), "a month like 2026-11");
     let month = Month::parse(asked.month.trim()).ok_or_else(wrong)?;
     let (from_ms, to_ms) = month.bounds_ms().ok_or_else(wrong)?;
@@ -60,7 +60,7 @@ pub(crate) async fn show(State(state): State<AppState>, Finance(who): Finance) -
 pub(crate) async fn workbook(
     State(state): State<AppState>,
     _: Finance,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<ExportQuery>,
 ) -> Result<Response, PageError> {
     let (month, from_ms, to_ms) = bounds(&asked)?;
     let sheets = export::sheets(state.db(), from_ms, to_ms).await?;
@@ -86,7 +86,7 @@ pub(crate) async fn sheet(
     State(state): State<AppState>,
     _: Finance,
     Path(name): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<ExportQuery>,
 ) -> Result<Response, PageError> {
     let kind = name.strip_suffix(".csv").and_then(SheetKind::named);
     let kind = kind.ok_or(Failure::NotFound)?;

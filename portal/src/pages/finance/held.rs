@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use billing::invoice::{HeldInvoice, held};
-use billing::tax::Unsettled;
+use billing::tax::HoldReason;
 use jiff::tz::TimeZone;
 use schemas::ids::{CustomerId, InvoiceId};
 
@@ -34,9 +34,9 @@ struct HeldPage {
 }
 
 /// The reason with its date as pages write it.
-fn reason_words(reason: &Unsettled) -> String {
+fn reason_words(reason: &HoldReason) -> String {
     match reason {
-        Unsettled::Rate(missing) => {
+        HoldReason::Rate(missing) => {
             let region = match missing.region.as_str() {
                 "" => String::new(),
                 region => format!(" ({region})"),
@@ -44,7 +44,7 @@ fn reason_words(reason: &Unsettled) -> String {
             let at = format::minute(missing.at_ms, &TimeZone::UTC);
             format!("no tax rate is known for {}{region} at {at} UTC", missing.country)
         }
-        Unsettled::VatNumber { .. } | Unsettled::Issuer => reason.to_string(),
+        HoldReason::VatNumber { .. } | HoldReason::Issuer => reason.to_string(),
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use billing::invoice::{InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use billing::payment::PaymentFilter;
-use billing::refund::{self, Standing};
+use billing::refund::{self, RefundBalance};
 use jiff::tz::TimeZone;
 use schemas::ids::{InvoiceId, PaymentId};
 use schemas::money::Money;
@@ -72,7 +72,7 @@ struct InvoicePage {
     corrects: Vec<NoteRow>,
     notes: Vec<NoteRow>,
     /// Its payments: what went back, and what can.
-    standings: Vec<Standing>,
+    standings: Vec<RefundBalance>,
     failed: Vec<FailedRow>,
     /// What collection does next, in sentences.
     next_steps: Vec<String>,
@@ -88,7 +88,7 @@ struct InvoicePage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct InvoicePageQuery {
     #[serde(default)]
     done: String,
 }
@@ -97,7 +97,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(invoice): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<InvoicePageQuery>,
 ) -> Result<Response, PageError> {
     let found = customer::invoice_for_staff(&state, &finance, &invoice).await?;
     render(
@@ -150,7 +150,7 @@ async fn render(
         notes: notes(state, "WHERE corrects_invoice_id = $1", invoice.id).await?,
         standings: {
             let mut connection = state.db().pool().acquire().await?;
-            refund::standings_of(&mut connection, invoice.id).await?
+            refund::refund_balances(&mut connection, invoice.id).await?
         },
         failed: attempts::failed(
             state,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::invoice::{href, show_with};
 use super::invoice_preview::{self, WriteOff};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::customer;
 use crate::error::PageError;
@@ -25,7 +25,7 @@ async fn answer(
     found: InvoiceWithLines,
     form: &'static str,
     fields: Fields,
-    done: Result<(), Refused>,
+    done: Result<(), ActionFailure>,
 ) -> Result<Response, PageError> {
     match done {
         Ok(()) => Ok(Redirect::to(&format!("{}?done={form}", href(found.invoice.id))).into_response()),
@@ -49,7 +49,7 @@ pub(crate) async fn credit(
     };
     let reason = fields.text("reason").to_owned();
     if fields.text("do") != "issue" {
-        let previewed: Result<CreditPreview, Refused> = async {
+        let previewed: Result<CreditPreview, ActionFailure> = async {
             let gross = gross?;
             if reason.is_empty() {
                 return Err(said("Enter a reason: it is printed on the credit note."));
@@ -101,7 +101,7 @@ pub(crate) async fn void(
     };
     let reason = fields.text("reason").to_owned();
     if fields.text("do") != "void" {
-        let tried: Result<(), Refused> = async {
+        let tried: Result<(), ActionFailure> = async {
             if reason.is_empty() {
                 return Err(said("Enter a reason: it is printed on the credit note."));
             }
@@ -138,7 +138,7 @@ pub(crate) async fn write_off(
     let found = customer::invoice_for_staff(&state, &finance, &id).await?;
     let reason = fields.text("reason").to_owned();
     if fields.text("do") != "write_off" {
-        let previewed: Result<WriteOff, Refused> = async {
+        let previewed: Result<WriteOff, ActionFailure> = async {
             if reason.is_empty() {
                 return Err(said("Enter a reason for the write-off."));
             }

@@ -8,22 +8,22 @@ use schemas::ids::{CustomerId, InvoiceId};
 use schemas::money::Money;
 
 use super::PATH;
-use crate::action::{Draft, Fields, Refused, said};
+use crate::action::{ActionFailure, Draft, Fields, said};
 use crate::auth::Finance;
 use crate::error::{PageError, page};
 use crate::shell::Shell;
 
 /// The invoice that a preview is of.
-struct OfInvoice {
+struct PreviewedInvoice {
     id: InvoiceId,
     number: String,
     customer: CustomerId,
     customer_name: String,
 }
 
-impl OfInvoice {
-    fn new(invoice: &Invoice) -> OfInvoice {
-        OfInvoice {
+impl PreviewedInvoice {
+    fn new(invoice: &Invoice) -> PreviewedInvoice {
+        PreviewedInvoice {
             id: invoice.id,
             number: invoice.number.clone(),
             customer: invoice.customer,
@@ -37,7 +37,7 @@ impl OfInvoice {
 struct CreditNotePage {
     shell: Shell,
     draft: Draft,
-    of: OfInvoice,
+    of: PreviewedInvoice,
     preview: CreditPreview,
     /// The amount that was asked for, where no credit note has exactly that.
     unreachable: Option<Money>,
@@ -56,7 +56,7 @@ pub(super) fn credit_note(
     page(&CreditNotePage {
         shell: Shell::new(&finance.0, format!("Credit note for {}", invoice.number), PATH),
         draft: Draft::default(),
-        of: OfInvoice::new(invoice),
+        of: PreviewedInvoice::new(invoice),
         unreachable: asked.filter(|asked| *asked != preview.gross),
         preview,
         amount: fields.text("amount").to_owned(),
@@ -84,7 +84,7 @@ pub(super) async fn write_off_of(
     connection: &mut sqlx::AnyConnection,
     invoice: InvoiceId,
     customer: CustomerId,
-) -> Result<WriteOff, Refused> {
+) -> Result<WriteOff, ActionFailure> {
     let open = settlement::outstanding(&mut *connection, invoice).await?;
     if open.minor <= 0 {
         return Err(said("Nothing of it is open."));
@@ -102,7 +102,7 @@ pub(super) async fn write_off_of(
 #[template(path = "finance_write_off.html")]
 struct WriteOffPage {
     shell: Shell,
-    of: OfInvoice,
+    of: PreviewedInvoice,
     total: Money,
     tax: Money,
     write_off: WriteOff,
@@ -118,7 +118,7 @@ pub(super) fn write_off(
 ) -> Result<Response, PageError> {
     page(&WriteOffPage {
         shell: Shell::new(&finance.0, format!("Write off {}", invoice.number), PATH),
-        of: OfInvoice::new(invoice),
+        of: PreviewedInvoice::new(invoice),
         total: invoice.total,
         tax: invoice.tax,
         write_off,
@@ -130,7 +130,7 @@ pub(super) fn write_off(
 #[template(path = "finance_void.html")]
 struct VoidPage {
     shell: Shell,
-    of: OfInvoice,
+    of: PreviewedInvoice,
     net: Money,
     tax: Money,
     total: Money,
@@ -142,7 +142,7 @@ struct VoidPage {
 pub(super) fn void(finance: &Finance, invoice: &Invoice, rebill: Rebill, reason: &str) -> Result<Response, PageError> {
     page(&VoidPage {
         shell: Shell::new(&finance.0, format!("Void {}", invoice.number), PATH),
-        of: OfInvoice::new(invoice),
+        of: PreviewedInvoice::new(invoice),
         net: invoice.subtotal,
         tax: invoice.tax,
         total: invoice.total,

@@ -6,10 +6,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::BillingError;
 use billing::ledger::{self, PostedTransaction, TransactionFilter};
-use billing::payment::{
-    self, GatewayName, NewReversal, Payment, PaymentFilter, Refund, Reversal, State as PaymentState,
-};
-use billing::refund::Standing;
+use billing::payment::{self, GatewayName, NewReversal, Payment, PaymentFilter, PaymentState, Refund, Reversal};
+use billing::refund::RefundBalance;
 use jiff::tz::TimeZone;
 use schemas::ids::{ApprovalId, CustomerId, InvoiceId, PaymentId};
 use schemas::money::Money;
@@ -17,10 +15,10 @@ use serde_json::json;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::refund::standing_of;
+use super::refund::refund_balance;
 use super::transactions::{TransactionRow, transaction_rows};
 use super::{Choice, PATH, choices_of};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -220,7 +218,7 @@ struct DisputeRow {
     amount: Money,
 }
 
-struct ReversalShown {
+struct ReversalView {
     made: Reversal,
     at: String,
 }
@@ -239,8 +237,8 @@ struct PaymentPage {
     badge: &'static str,
     made: String,
     paid: String,
-    standing: Standing,
-    reversal: Option<ReversalShown>,
+    standing: RefundBalance,
+    reversal: Option<ReversalView>,
     /// It can be reversed: what is left of it.
     reversible: Money,
     credit_notes: Vec<DocumentLink>,
@@ -251,7 +249,7 @@ struct PaymentPage {
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct PaymentPageQuery {
     #[serde(default)]
     done: String,
 }
@@ -265,7 +263,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
     Path(id): Path<String>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<PaymentPageQuery>,
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
     let notice = match shown.done.as_str() {
@@ -312,7 +310,7 @@ async fn render(
             amount: Money::new(row.try_get(5)?, super::currency(row.try_get(4)?)?),
         });
     }
-    let standing = standing_of(state, &payment).await?;
+    let standing = refund_balance(state, &payment).await?;
     let mut connection = pool.acquire().await?;
     let pending = billing::refund::pending(&mut connection).await.map_err(Failure::from)?;
     drop(connection);
@@ -348,7 +346,7 @@ async fn render(
         made: minute(payment.created_at_ms),
         paid: payment.paid_at_ms.map(minute).unwrap_or_default(),
         standing,
-        reversal: reversal.map(|made| ReversalShown {
+        reversal: reversal.map(|made| ReversalView {
             at: minute(made.reversed_at_ms),
             made,
         }),
@@ -372,7 +370,7 @@ pub(crate) async fn reverse(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let reason = fields.text("reason");
         if reason.is_empty() {
             return Err(said("Enter a reason: the customer sees it."));

@@ -5,12 +5,12 @@ use activity::act::{By, Note};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::payment::{GatewayName, Payment, State as PaymentState};
-use billing::refund::{self, Confirmed, Preview, RefundRequest, Standing};
+use billing::payment::{GatewayName, Payment, PaymentState};
+use billing::refund::{self, Preview, RefundBalance, RefundConfirmation, RefundRequest};
 
 use super::PATH;
 use super::payments::{find, name_of};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::path::Path;
@@ -27,7 +27,7 @@ struct RefundPage {
     draft: Draft,
     payment: Payment,
     customer_name: String,
-    standing: Standing,
+    standing: RefundBalance,
     is_paid: bool,
     /// Came by bank transfer.
     is_transfer: bool,
@@ -39,9 +39,9 @@ struct RefundPage {
 }
 
 /// How a payment stands, for pages.
-pub(super) async fn standing_of(state: &AppState, payment: &Payment) -> Result<Standing, Failure> {
+pub(super) async fn refund_balance(state: &AppState, payment: &Payment) -> Result<RefundBalance, Failure> {
     let mut connection = state.db().pool().acquire().await?;
-    Ok(refund::standing(&mut connection, payment.id).await?)
+    Ok(refund::refund_balance(&mut connection, payment.id).await?)
 }
 
 async fn render(
@@ -52,7 +52,7 @@ async fn render(
     preview: Option<Preview>,
     fields: &Fields,
 ) -> Result<Response, PageError> {
-    let standing = standing_of(state, &payment).await?;
+    let standing = refund_balance(state, &payment).await?;
     let body = page(&RefundPage {
         shell: Shell::new(&finance.0, format!("Refund {}", payment.id), PATH),
         customer_name: name_of(state, payment.customer).await?,
@@ -80,7 +80,7 @@ pub(crate) async fn show(
 }
 
 /// What a form asks for.
-fn asked<'a>(payment: &Payment, fields: &'a Fields) -> Result<RefundRequest<'a>, Refused> {
+fn asked<'a>(payment: &Payment, fields: &'a Fields) -> Result<RefundRequest<'a>, ActionFailure> {
     let reason = fields.text("reason");
     if reason.is_empty() {
         return Err(said("Say why it is refunded: it is printed on the credit note."));
@@ -109,7 +109,7 @@ pub(crate) async fn refund(
 ) -> Result<Response, PageError> {
     let payment = find(&state, &id).await?;
     if fields.text("do") != "refund" {
-        let previewed: Result<Preview, Refused> = async {
+        let previewed: Result<Preview, ActionFailure> = async {
             let request = asked(&payment, &fields)?;
             let mut connection = state.db().pool().acquire().await?;
             refund::check_gateway(&mut connection, state.gateways(), payment.id).await?;
@@ -141,7 +141,7 @@ async fn confirm(
     ip: std::net::IpAddr,
     payment: &Payment,
     fields: &Fields,
-) -> Result<&'static str, Refused> {
+) -> Result<&'static str, ActionFailure> {
     let request = asked(payment, fields)?;
     let Some(mut action) = Action::begin(state, &finance.0, ip, fields).await? else {
         return Ok("refund");
@@ -159,7 +159,7 @@ async fn confirm(
         action.commit_entered(asked.entered).await?;
         return Ok("asked");
     }
-    let confirmed = Confirmed {
+    let confirmed = RefundConfirmation {
         shown: Some(shown),
         is_approved: false,
         reference: Some(reference),

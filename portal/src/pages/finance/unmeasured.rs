@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;
 
 use super::PATH;
-use crate::action::{Action, Draft, Fields, Refused};
+use crate::action::{Action, ActionFailure, Draft, Fields};
 use crate::auth::{ClientIp, CsrfForm, Finance};
 use crate::error::{Failure, PageError, page};
 use crate::format;
@@ -37,7 +37,7 @@ struct UnmeasuredPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct UnmeasuredQuery {
     #[serde(default)]
     done: String,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     State(state): State<AppState>,
     finance: Finance,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<UnmeasuredQuery>,
 ) -> Result<Response, PageError> {
     let notice = (shown.done == "confirmed").then_some("Confirmed: the next closing finalises it as it was measured.");
     render(&state, &finance, Draft::default(), notice).await
@@ -87,7 +87,7 @@ pub(crate) async fn confirm(
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let customer: CustomerId = customer.parse().map_err(|_| Failure::NotFound)?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &finance.0, ip, &fields).await? else {
             return Ok(());
         };

@@ -17,7 +17,7 @@ use schemas::percent::Percent;
 use super::steps::{self, Step};
 use super::zone_of;
 use crate::auth::{Role, SignedIn};
-use crate::customer::Explained;
+use crate::customer::LineExplanation;
 use crate::error::{Failure, PageError, page};
 use crate::format::{self, VolumeUnits};
 use crate::pages::peers::{PeerRow, peer_rows};
@@ -276,14 +276,14 @@ pub(crate) fn show(
     state: &AppState,
     who: &SignedIn,
     invoice: &Invoice,
-    explained: &Explained,
+    explained: &LineExplanation,
     addresses: &LineAddresses,
     headers: &HeaderMap,
 ) -> Result<Response, PageError> {
     let zone = zone_of(&invoice.time_zone);
     let (line, view) = match explained {
-        Explained::Usage(explanation) => (&explanation.line, Some(explanation_view(state, explanation, &zone))),
-        Explained::Line(line) => (line.as_ref(), None),
+        LineExplanation::Usage(explanation) => (&explanation.line, Some(explanation_view(state, explanation, &zone))),
+        LineExplanation::Line(line) => (line.as_ref(), None),
     };
     let mut response = match view {
         Some(view) if headers.contains_key("hx-request") => page(&ExplanationFragment { view })?,

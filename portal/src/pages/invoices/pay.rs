@@ -6,21 +6,21 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use billing::dunning::{self, Outlook};
 use billing::invoice::InvoiceKind;
-use billing::payment::{self, NewPayment, PaymentError, PaymentFilter, State as Stand};
+use billing::payment::{self, NewPayment, PaymentError, PaymentFilter, PaymentState};
 use billing::settlement::{self, SettlementError};
 use jiff::tz::TimeZone;
 use schemas::ids::CustomerId;
 use schemas::money::Money;
 use serde_json::json;
 
-use super::{PATH, Told, invoice_page, zone_of};
+use super::{PATH, PageMessages, invoice_page, zone_of};
 use crate::action;
 use crate::auth::{ClientIp, CsrfForm, Customer};
 use crate::customer::invoice_of;
 use crate::error::{Failure, PageError};
 use crate::format;
 use crate::once::{self, form_token};
-use crate::pages::paying::{self, MethodChoice, UnderWay};
+use crate::pages::paying::{self, MethodChoice, PendingPayment};
 use crate::pages::payment_methods::method_of;
 use crate::path::Path;
 use crate::state::AppState;
@@ -30,7 +30,7 @@ pub(super) struct PayView {
     pub(super) methods: Vec<MethodChoice>,
     /// What the customer's credit pays of it; absent where there is none.
     pub(super) credit: Option<Money>,
-    pub(super) under_way: Option<UnderWay>,
+    pub(super) under_way: Option<PendingPayment>,
     /// Why the last payment failed.
     pub(super) failed: Option<String>,
     pub(super) instructions: String,
@@ -139,9 +139,9 @@ pub(super) async fn pay_view(
         automatic,
         methods,
         credit: (from_credit > 0).then(|| Money::new(from_credit, credit.currency)),
-        under_way: last.as_ref().and_then(|last| UnderWay::of(last, &zone)),
+        under_way: last.as_ref().and_then(|last| PendingPayment::of(last, &zone)),
         failed: last
-            .filter(|last| last.state == Stand::Failed)
+            .filter(|last| last.state == PaymentState::Failed)
             .map(|last| paying::error_words(&last.error)),
         instructions: invoice.seller.payment_instructions.clone(),
         coming,
@@ -150,7 +150,7 @@ pub(super) async fn pay_view(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Paying {
+pub(crate) struct PaymentForm {
     method: String,
     form_token: String,
 }
@@ -160,7 +160,7 @@ pub(crate) async fn pay(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, form): CsrfForm<Paying>,
+    CsrfForm(who, form): CsrfForm<PaymentForm>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let method = method_of(&state, customer.id, &form.method).await?;
@@ -192,14 +192,14 @@ pub(crate) async fn pay(
                 PaymentError::NotOpen { .. } | PaymentError::NotPositive(_) => "Nothing is open on this invoice.",
                 _ => return Err(error.into()),
             };
-            let body = invoice_page(&state, &customer, found, Told::problem(problem)).await?;
+            let body = invoice_page(&state, &customer, found, PageMessages::problem(problem)).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
         }
     }
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct FromCredit {
+pub(crate) struct CreditPaymentForm {
     form_token: String,
 }
 
@@ -209,7 +209,7 @@ pub(crate) async fn pay_from_credit(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, form): CsrfForm<FromCredit>,
+    CsrfForm(who, form): CsrfForm<CreditPaymentForm>,
 ) -> Result<Response, PageError> {
     let found = invoice_of(&state, customer.id, &id).await?;
     let page = format!("{PATH}/{}", found.invoice.id);

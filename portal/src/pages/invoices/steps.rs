@@ -85,7 +85,7 @@ pub(super) fn of_line(line: &InvoiceLine, documents: &str) -> Vec<Step> {
             amount_months,
             covered,
         } => {
-            let worth = Worth {
+            let worth = CouponValue {
                 percent: percent.as_deref(),
                 amount_minor: *amount_minor,
                 amount_months: *amount_months,
@@ -274,7 +274,7 @@ fn base(charge: &BaseCharge, line: &InvoiceLine) -> Vec<Step> {
 }
 
 /// What a coupon takes off.
-struct Worth<'a> {
+struct CouponValue<'a> {
     percent: Option<&'a str>,
     amount_minor: Option<i64>,
     /// The months that the amount is for; 0: the cycle.
@@ -282,7 +282,7 @@ struct Worth<'a> {
     covered: Option<&'a Covered>,
 }
 
-fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &Worth<'_>) -> Vec<Step> {
+fn discount(line: &InvoiceLine, code: &str, off_minor: i64, coupon: &CouponValue<'_>) -> Vec<Step> {
     let off = format::amount(Money::new(off_minor, line.priced.currency));
     let (worth, note) = match (coupon.percent, coupon.amount_minor) {
         (Some(percent), _) if coupon.covered.is_some() => (

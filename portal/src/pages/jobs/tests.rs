@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use activity::job::{Context, Done, Driver, Job, JobBoard, NoAlerts, RunError, Schedule, Settings};
+use activity::job::{Context, Driver, Job, JobBoard, NoAlerts, RunError, RunReport, Schedule, Settings};
 use async_trait::async_trait;
 use schemas::clock::Clock;
 use sqlx::Row as _;
@@ -34,8 +34,8 @@ impl Job for Nightly {
         self.switched_off
     }
 
-    async fn run(&self, _run: &Context) -> Result<Done, RunError> {
-        Ok(Done::Did("3 things done".to_owned()))
+    async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
+        Ok(RunReport::Summary("3 things done".to_owned()))
     }
 }
 

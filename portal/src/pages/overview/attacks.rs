@@ -11,14 +11,14 @@ use schemas::window::HOUR_MS;
 use serde_json::json;
 
 use super::service::{href, render};
-use crate::action::{Action, Draft, Fields, Refused, said};
+use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{ClientIp, CsrfForm, Ops};
 use crate::customer;
 use crate::error::{Failure, PageError};
 use crate::format;
 use crate::path::Path;
 use crate::query::PageQuery;
-use crate::range::{Asked, Range};
+use crate::range::{Range, RangeQuery};
 use crate::state::AppState;
 
 /// The form that flags.
@@ -55,7 +55,7 @@ impl Attacks {
         state: &AppState,
         service: ServiceId,
         range: &Range,
-        shown: Shown,
+        shown: AttacksQuery,
     ) -> Result<Attacks, PageError> {
         let all = exclusion::exclusions_of(state.db().pool(), service).await?;
         let time = |at_ms: i64| format::minute(at_ms, &TimeZone::UTC);
@@ -91,7 +91,7 @@ impl Attacks {
 
 /// What the page is shown after.
 #[derive(Debug, Default, serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct AttacksQuery {
     #[serde(default)]
     done: String,
     #[serde(skip)]
@@ -102,13 +102,13 @@ pub(crate) async fn flag(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<RangeQuery>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
     let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
     let id = own.service.id;
-    let done: Result<&'static str, Refused> = async {
+    let done: Result<&'static str, ActionFailure> = async {
         let (from_ms, to_ms) = (fields.utc_ms("from")?, fields.utc_ms("to")?);
         match exclusion::check_time((from_ms, to_ms)) {
             Err(BillingError::EndsBeforeStart { .. }) => return Err(said("The end must be after the start.")),
@@ -141,7 +141,7 @@ pub(crate) async fn flag(
     match done {
         Ok(what) => Ok(after(id, what)),
         Err(refused) => {
-            let shown = Shown {
+            let shown = AttacksQuery {
                 done: String::new(),
                 draft: Draft::refused(FLAG, refused, fields)?,
             };
@@ -154,7 +154,7 @@ pub(crate) async fn revoke(
     State(state): State<AppState>,
     ops: Ops,
     Path((service, exclusion)): Path<(String, String)>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<RangeQuery>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
@@ -162,7 +162,7 @@ pub(crate) async fn revoke(
     let id: ExclusionId = exclusion.parse().map_err(|_| Failure::NotFound)?;
     let all = exclusion::exclusions_of(state.db().pool(), own.service.id).await?;
     let found = all.iter().find(|known| known.id == id).ok_or(Failure::NotFound)?;
-    let done: Result<(), Refused> = async {
+    let done: Result<(), ActionFailure> = async {
         let Some(mut action) = Action::begin(&state, &ops.0, ip, &fields).await? else {
             return Ok(());
         };
@@ -176,7 +176,7 @@ pub(crate) async fn revoke(
     match done {
         Ok(()) => Ok(after(own.service.id, "revoke")),
         Err(refused) => {
-            let shown = Shown {
+            let shown = AttacksQuery {
                 done: String::new(),
                 draft: Draft::refused(id.to_string(), refused, fields)?,
             };

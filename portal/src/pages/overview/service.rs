@@ -10,7 +10,7 @@ use schemas::ids::{CustomerId, ServiceId};
 use schemas::inventory::assignments_of;
 
 use super::PATH;
-use super::attacks::{Attacks, Shown};
+use super::attacks::{Attacks, AttacksQuery};
 use crate::auth::{Ops, Role};
 use crate::customer;
 use crate::error::{PageError, page_beside};
@@ -20,7 +20,7 @@ use crate::pages::usage::details;
 use crate::pages::usage::traffic::{self, Addresses, TrafficView, exporter_name};
 use crate::path::Path;
 use crate::query::PageQuery;
-use crate::range::{Asked, PageZone, Range};
+use crate::range::{PageZone, Range, RangeQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -74,8 +74,8 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(asked): PageQuery<RangeQuery>,
+    PageQuery(shown): PageQuery<AttacksQuery>,
 ) -> Result<Response, PageError> {
     render(&state, &ops, &service, &asked, shown).await
 }
@@ -84,8 +84,8 @@ pub(super) async fn render(
     state: &AppState,
     ops: &Ops,
     service: &str,
-    asked: &Asked,
-    shown: Shown,
+    asked: &RangeQuery,
+    shown: AttacksQuery,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_for_staff(state, ops, service).await?;
     let id = own.service.id;
@@ -145,7 +145,7 @@ pub(crate) async fn download(
     State(state): State<AppState>,
     ops: Ops,
     Path(service): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<RangeQuery>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_for_staff(&state, &ops, &service).await?;
     Ok(traffic::csv(&state, &account, &own, &PageZone::utc(), &asked).await?)

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price, Spec};
 use billing::quote::Request;
-use billing::subscription::{FreePlanStanding, MAX_QUANTITY, free_plan_standing, had_trial};
+use billing::subscription::{FreePlanEligibility, MAX_QUANTITY, free_plan_eligibility, had_trial};
 use schemas::ids::PlanId;
 use schemas::inventory::{self, Customer as Account, MAX_NAME_CHARS};
 
@@ -26,7 +26,7 @@ use crate::state::AppState;
 const MAX_COUPON_CHARS: usize = 40;
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct CheckoutQuery {
     #[serde(default)]
     cycle: String,
 }
@@ -71,7 +71,7 @@ struct CheckoutPage {
     trial: Option<String>,
     is_free: bool,
     /// What a free plan takes and this account lacks.
-    lacking: Vec<Lack>,
+    lacking: Vec<Prerequisite>,
     cycles: Vec<CycleChoice>,
     name: String,
     max_name_chars: usize,
@@ -86,23 +86,23 @@ struct CheckoutPage {
 }
 
 /// What is missing, and where that is put right.
-struct Lack {
+struct Prerequisite {
     what: &'static str,
     label: &'static str,
     href: &'static str,
 }
 
-fn lacking(standing: FreePlanStanding) -> Vec<Lack> {
+fn lacking(standing: FreePlanEligibility) -> Vec<Prerequisite> {
     let mut lacking = Vec::new();
     if !standing.email_verified {
-        lacking.push(Lack {
+        lacking.push(Prerequisite {
             what: "The email address of the account is not verified.",
             label: "Verify it",
             href: "/account#address",
         });
     }
     if !standing.has_second_factor {
-        lacking.push(Lack {
+        lacking.push(Prerequisite {
             what: "No user of this account has a second factor.",
             label: "Set one up",
             href: "/account/two-factor",
@@ -141,7 +141,7 @@ async fn checkout_page(
     let price = price_of(offer, &form.cycle)?;
     let lacking = if plan.is_free {
         let mut connection = state.db().pool().acquire().await?;
-        lacking(free_plan_standing(&mut connection, account).await?)
+        lacking(free_plan_eligibility(&mut connection, account).await?)
     } else {
         Vec::new()
     };
@@ -213,7 +213,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(plan): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<CheckoutQuery>,
 ) -> Result<Response, PageError> {
     let (account, offer) = offer_of(&state, &customer, &plan).await?;
     let form = Form {

@@ -8,9 +8,9 @@ use schemas::ids::{CustomerId, InvoiceId, PaymentId, ServiceId};
 use schemas::search::{self, PrefixHit};
 use sqlx::Row as _;
 
-use super::{Hit, PATH, Sight};
+use super::{Hit, PATH, SearchScope};
 use crate::error::Failure;
-use crate::exporters::{self, Known};
+use crate::exporters::{self, ExporterHit};
 use crate::format;
 use crate::pages::finance::{status_words, url_encoded};
 use crate::state::AppState;
@@ -22,14 +22,14 @@ const MAX_SERVICES: usize = 50;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct SearchResults {
     pub(super) hits: Vec<Hit>,
     pub(super) cut: Vec<&'static str>,
     pub(super) is_network: bool,
     pub(super) nothing: String,
 }
 
-impl Found {
+impl SearchResults {
     /// Adds what is not there yet.
     fn add(&mut self, hit: Hit) {
         if !self.hits.contains(&hit) {
@@ -38,8 +38,8 @@ impl Found {
     }
 }
 
-pub(super) async fn find(state: &AppState, sight: Sight, asked: &str) -> Result<Found, Failure> {
-    let mut found = Found::default();
+pub(super) async fn find(state: &AppState, sight: SearchScope, asked: &str) -> Result<SearchResults, Failure> {
+    let mut found = SearchResults::default();
     if asked.is_empty() {
         return Ok(found);
     }
@@ -68,7 +68,7 @@ fn network_of(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc())
 }
 
-async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -> Result<(), Failure> {
+async fn by_id(state: &AppState, sight: SearchScope, asked: &str, found: &mut SearchResults) -> Result<(), Failure> {
     let id = asked.to_lowercase();
     if let Ok(service) = id.parse::<ServiceId>()
         && let Some(hit) = service_hit(state, sight, service, String::new()).await?
@@ -134,7 +134,12 @@ async fn by_id(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -
     Ok(())
 }
 
-async fn by_address(state: &AppState, sight: Sight, net: IpNet, found: &mut Found) -> Result<(), Failure> {
+async fn by_address(
+    state: &AppState,
+    sight: SearchScope,
+    net: IpNet,
+    found: &mut SearchResults,
+) -> Result<(), Failure> {
     if sight.network {
         let is_in = |address: Address| net.contains(&address.to_ip());
         let known = exporters::known(state).await?;
@@ -185,7 +190,7 @@ fn held_at(hit: &PrefixHit, at_ms: i64) -> bool {
     hit.valid_from_ms <= at_ms && hit.valid_to_ms.is_none_or(|to_ms| at_ms < to_ms)
 }
 
-async fn by_name(state: &AppState, sight: Sight, asked: &str, found: &mut Found) -> Result<(), Failure> {
+async fn by_name(state: &AppState, sight: SearchScope, asked: &str, found: &mut SearchResults) -> Result<(), Failure> {
     let pool = state.db().pool();
     let most = MAX_OF_A_KIND + 1;
     let customers = search::customers_named(pool, asked, most).await?;
@@ -219,7 +224,7 @@ async fn by_name(state: &AppState, sight: Sight, asked: &str, found: &mut Found)
     Ok(())
 }
 
-async fn customer_hit(state: &AppState, sight: Sight, id: CustomerId) -> Result<Option<Hit>, Failure> {
+async fn customer_hit(state: &AppState, sight: SearchScope, id: CustomerId) -> Result<Option<Hit>, Failure> {
     let row = sqlx::query("SELECT name, email, country FROM customers WHERE id = $1")
         .bind(id.0)
         .fetch_optional(state.db().pool())
@@ -246,7 +251,12 @@ async fn customer_hit(state: &AppState, sight: Sight, id: CustomerId) -> Result<
     }))
 }
 
-async fn services_of(state: &AppState, sight: Sight, customer: CustomerId, found: &mut Found) -> Result<(), Failure> {
+async fn services_of(
+    state: &AppState,
+    sight: SearchScope,
+    customer: CustomerId,
+    found: &mut SearchResults,
+) -> Result<(), Failure> {
     let rows = sqlx::query("SELECT id FROM services WHERE customer_id = $1 ORDER BY id LIMIT $2")
         .bind(customer.0)
         .bind(i64::try_from(MAX_SERVICES + 1).unwrap_or(i64::MAX))
@@ -264,7 +274,7 @@ async fn services_of(state: &AppState, sight: Sight, customer: CustomerId, found
     Ok(())
 }
 
-async fn service_hit(state: &AppState, sight: Sight, id: ServiceId, by: String) -> Result<Option<Hit>, Failure> {
+async fn service_hit(state: &AppState, sight: SearchScope, id: ServiceId, by: String) -> Result<Option<Hit>, Failure> {
     let row = sqlx::query(
         "SELECT s.name, s.service_type, s.site, s.archived_at_ms, c.id, c.name FROM services s \
          JOIN customers c ON c.id = s.customer_id WHERE s.id = $1",
@@ -296,7 +306,7 @@ async fn service_hit(state: &AppState, sight: Sight, id: ServiceId, by: String) 
     }))
 }
 
-fn exporter_hit(known: &Known) -> Hit {
+fn exporter_hit(known: &ExporterHit) -> Hit {
     let address = known.address.map(|address| address.to_string());
     let mut detail = vec![match &address {
         Some(address) => address.clone(),

@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
 
-use super::{Asked, SignInPage, finish, local_path, retry_after, too_early};
-use crate::auth::attempts::{self, Made};
-use crate::auth::second_factor::{self, Means};
-use crate::auth::{Agent, Guesser, OpenForm, Outcome, PreSession, device, notice, pending};
+use super::{SignInPage, SignInQuery, finish, local_path, retry_after, too_early};
+use crate::auth::attempts::{self, SignInAttempt};
+use crate::auth::second_factor::{self, SecondFactorMethod};
+use crate::auth::{Agent, AttemptSource, OpenForm, Outcome, PreSession, device, notice, pending};
 use crate::error::{PageError, page};
 use crate::links;
 use crate::query::PageQuery;
@@ -39,7 +39,7 @@ struct CodePage {
 
 pub(crate) async fn show(
     State(state): State<AppState>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<SignInQuery>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     let Some(pending) = pending::find(&state, &jar).await? else {
@@ -57,7 +57,7 @@ pub(crate) async fn show(
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Typed {
+pub(crate) struct CodeForm {
     #[serde(default)]
     csrf_token: String,
     #[serde(default)]
@@ -72,7 +72,7 @@ pub(crate) async fn check(
     State(state): State<AppState>,
     agent: Agent,
     jar: CookieJar,
-    OpenForm(form): OpenForm<Typed>,
+    OpenForm(form): OpenForm<CodeForm>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let now_ms = state.now_ms();
@@ -91,7 +91,9 @@ pub(crate) async fn check(
         })
     };
     let device = device::known(&state, &jar, &pending.email).await?;
-    let guesser = device.as_deref().map_or(Guesser::Stranger(agent.ip), Guesser::Known);
+    let guesser = device
+        .as_deref()
+        .map_or(AttemptSource::Stranger(agent.ip), AttemptSource::Known);
     if let Err(retry_after_s) = state.code_throttle().take(guesser, &pending.email, now_ms) {
         state.sign_in_counts().held_back();
         tracing::warn!(ip = %agent.ip, user = %pending.user, "codes held back after failures");
@@ -106,7 +108,7 @@ pub(crate) async fn check(
     } else {
         &form.code
     };
-    let mut made = Made {
+    let mut made = SignInAttempt {
         user: Some(pending.user),
         email: &pending.email,
         outcome: Outcome::WrongCode,
@@ -140,11 +142,11 @@ pub(crate) async fn check(
     made.outcome = Outcome::SignedIn;
     // Who had to use a recovery code is shown how many are left.
     let next = match means {
-        Means::App => {
+        SecondFactorMethod::App => {
             made.means = "app";
             next
         }
-        Means::RecoveryCode => {
+        SecondFactorMethod::RecoveryCode => {
             made.means = "recovery_code";
             tracing::warn!(ip = %agent.ip, user = %pending.user, "a recovery code was used");
             let (user, ip) = (pending.user, agent.ip_text());

@@ -7,7 +7,7 @@ use activity::event::{self, EventFilter};
 use axum::http::StatusCode;
 use axum_extra::extract::CookieJar;
 
-use crate::auth::{Guesser, pending};
+use crate::auth::{AttemptSource, pending};
 use crate::pages::account::two_factor_tests::App;
 use crate::testing::{Answer, Browser, PASSWORD, TestPortal};
 
@@ -170,7 +170,7 @@ async fn strangers_who_sign_in_all_at_once_hold_up_no_known_browser_and_are_not_
     let mut known = portal.signed_in("ada").await;
     known.cookies.remove("ezscale_session");
     let lanes = portal.state.password_lanes();
-    let stranger = |ip: &str| Guesser::Stranger(ip.parse().unwrap());
+    let stranger = |ip: &str| AttemptSource::Stranger(ip.parse().unwrap());
     let _held = [
         lanes.enter(stranger("192.0.2.1"), "a@example.net").await.unwrap(),
         lanes.enter(stranger("192.0.2.2"), "b@example.net").await.unwrap(),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use activity::act::{Act, By as Who, Note};
 use activity::audit::Actor;
-use activity::password_reset::{self, By, Request};
+use activity::password_reset::{self, ResetMailOutcome, ResetRequester};
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,9 +18,9 @@ use schemas::identity;
 use schemas::ids::UserId;
 
 use super::{retry_after, too_early};
-use crate::auth::manage::{Change, put_password};
-use crate::auth::notice::How;
-use crate::auth::{Agent, Guesser, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device};
+use crate::auth::manage::{ChangeContext, put_password};
+use crate::auth::notice::PasswordChange;
+use crate::auth::{Agent, AttemptSource, MIN_PASSWORD_CHARS, NewHash, OpenForm, PasswordError, PreSession, device};
 use crate::error::{Failure, PageError, page};
 use crate::path::Path;
 use crate::query::PageQuery;
@@ -37,7 +37,7 @@ struct ForgotPage {
 }
 
 #[derive(serde::Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct ForgotPasswordQuery {
     #[serde(default)]
     asked: String,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Shown {
 /// Asks for the address.
 pub(crate) async fn forgot(
     State(state): State<AppState>,
-    PageQuery(shown): PageQuery<Shown>,
+    PageQuery(shown): PageQuery<ForgotPasswordQuery>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
     let (form_token, jar) = PreSession::issue(&state, jar);
@@ -76,7 +76,7 @@ pub(crate) async fn ask(
     PreSession::check(&state, &jar, &form.csrf_token)?;
     let taken = state
         .link_throttle()
-        .take(Guesser::Stranger(agent.ip), "", state.now_ms());
+        .take(AttemptSource::Stranger(agent.ip), "", state.now_ms());
     if let Err(retry_after_s) = taken {
         tracing::warn!(ip = %agent.ip, "links by mail held back");
         let body = page(&ForgotPage {
@@ -113,9 +113,9 @@ async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failur
         ip: &ip,
     };
     let mut act = Act::begin(state.db(), Who::from(by), now_ms).await?;
-    match password_reset::request(act.connection(), candidate.user, By::Anybody, &ip, now_ms).await? {
-        Request::Mailed => {}
-        refused @ (Request::Nobody | Request::TooMany { .. }) => {
+    match password_reset::request(act.connection(), candidate.user, ResetRequester::Anybody, &ip, now_ms).await? {
+        ResetMailOutcome::Mailed => {}
+        refused @ (ResetMailOutcome::Nobody | ResetMailOutcome::TooMany { .. }) => {
             tracing::info!(%ip, user = %candidate.user, ?refused, "no link is mailed");
             return Ok(());
         }
@@ -126,7 +126,7 @@ async fn request(state: &AppState, email: &str, ip: IpAddr) -> Result<(), Failur
 }
 
 /// Whose password is set.
-struct Whose {
+struct PasswordUser {
     user: UserId,
     email: String,
     name: String,
@@ -137,14 +137,14 @@ struct Whose {
 struct ResetPage {
     form_token: String,
     /// `None`: the link cannot be used.
-    whose: Option<Whose>,
+    whose: Option<PasswordUser>,
     min_password_chars: usize,
     problem: Option<String>,
 }
 
 /// Whose password a link sets. Links that are no good are counted: one of 256 random bits is not found, and nobody is to try.
-async fn whose(state: &AppState, agent: &Agent, token: &str) -> Result<Option<Whose>, Failure> {
-    let (guesser, now_ms) = (Guesser::Stranger(agent.ip), state.now_ms());
+async fn password_user(state: &AppState, agent: &Agent, token: &str) -> Result<Option<PasswordUser>, Failure> {
+    let (guesser, now_ms) = (AttemptSource::Stranger(agent.ip), state.now_ms());
     if let Err(retry_after_s) = state.link_throttle().take(guesser, "", now_ms) {
         return Err(Failure::TooManyRequests { retry_after_s });
     }
@@ -153,7 +153,7 @@ async fn whose(state: &AppState, agent: &Agent, token: &str) -> Result<Option<Wh
     };
     state.link_throttle().succeeded(guesser, "");
     let found = identity::user(state.db().pool(), user).await?;
-    Ok(found.map(|found| Whose {
+    Ok(found.map(|found| PasswordUser {
         user,
         email: found.email,
         name: found.name,
@@ -177,7 +177,7 @@ pub(crate) async fn link(
     Path(token): Path<String>,
     jar: CookieJar,
 ) -> Result<Response, PageError> {
-    let Some(whose) = whose(&state, &agent, &token).await? else {
+    let Some(whose) = password_user(&state, &agent, &token).await? else {
         return void();
     };
     let (form_token, jar) = PreSession::issue(&state, jar);
@@ -209,12 +209,12 @@ pub(crate) async fn set(
     OpenForm(form): OpenForm<NewPassword>,
 ) -> Result<Response, PageError> {
     PreSession::check(&state, &jar, &form.csrf_token)?;
-    let Some(whose) = whose(&state, &agent, &token).await? else {
+    let Some(whose) = password_user(&state, &agent, &token).await? else {
         return void();
     };
     let place = state
         .password_lanes()
-        .enter(Guesser::Stranger(agent.ip), &whose.email)
+        .enter(AttemptSource::Stranger(agent.ip), &whose.email)
         .await
         .map_err(Failure::from)?;
     let hash = if form.new == form.again {
@@ -242,7 +242,7 @@ pub(crate) async fn set(
         }
     };
     let ip = agent.ip_text();
-    let by = Change {
+    let by = ChangeContext {
         actor: Actor {
             name: &whose.email,
             user: Some(whose.user),
@@ -255,7 +255,7 @@ pub(crate) async fn set(
     if taken != Some(whose.user) {
         return void();
     }
-    let note = put_password(act.connection(), whose.user, &hash, How::Reset, by).await?;
+    let note = put_password(act.connection(), whose.user, &hash, PasswordChange::Reset, by).await?;
     // Who reads the user's mail is no stranger: others' guesses do not hold them up here.
     let known = device::remember(&state, act.connection(), &jar, whose.user).await?;
     act.commit(note).await?;

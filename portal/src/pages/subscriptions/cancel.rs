@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use billing::catalog::BaseTiming;
 use billing::quote::Request;
 use billing::subscription::Contract;
-use billing::subscription::change::{End, MAX_REASON_CHARS};
+use billing::subscription::change::{CancellationTime, MAX_REASON_CHARS};
 
 use super::{PATH, done};
 use crate::auth::{ClientIp, CsrfForm, Customer};
@@ -58,7 +58,7 @@ struct CancelPage {
 }
 
 #[derive(Default, serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct CancelForm {
     #[serde(default)]
     end: String,
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(crate) struct Asked {
     form_token: String,
 }
 
-impl Asked {
+impl CancelForm {
     fn ends_now(&self) -> bool {
         self.end == "now"
     }
@@ -88,8 +88,12 @@ impl Asked {
         }
     }
 
-    fn end(&self) -> End {
-        if self.ends_now() { End::Now } else { End::CycleEnd }
+    fn end(&self) -> CancellationTime {
+        if self.ends_now() {
+            CancellationTime::Now
+        } else {
+            CancellationTime::CycleEnd
+        }
     }
 
     /// As it is kept; `None` without a reason.
@@ -108,7 +112,7 @@ async fn cancel_page(
     state: &AppState,
     customer: &Customer,
     contract: &Contract,
-    asked: &Asked,
+    asked: &CancelForm,
     problem: Option<String>,
 ) -> Result<Response, PageError> {
     let subscription = &contract.subscription;
@@ -122,7 +126,11 @@ async fn cancel_page(
     let ends_now = asked.ends_now() || cycle_ends.is_none();
     let request = Request::Cancel {
         subscription: subscription.id,
-        end: if ends_now { End::Now } else { End::CycleEnd },
+        end: if ends_now {
+            CancellationTime::Now
+        } else {
+            CancellationTime::CycleEnd
+        },
         reason: "asked",
     };
     let (quote, refused) = match quotes::quote(state, customer.id, request).await? {
@@ -155,7 +163,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<CancelForm>,
 ) -> Result<Response, PageError> {
     asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
@@ -169,7 +177,7 @@ pub(crate) async fn make(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, asked): CsrfForm<Asked>,
+    CsrfForm(who, asked): CsrfForm<CancelForm>,
 ) -> Result<Response, PageError> {
     asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
@@ -220,7 +228,7 @@ async fn again(
     state: &AppState,
     customer: &Customer,
     contract: &Contract,
-    asked: &Asked,
+    asked: &CancelForm,
     problem: String,
 ) -> Result<Response, PageError> {
     let body = cancel_page(state, customer, contract, asked, Some(problem)).await?;

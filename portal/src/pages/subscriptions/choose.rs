@@ -10,7 +10,7 @@ use billing::subscription::{Contract, MAX_QUANTITY};
 use schemas::money::Money;
 
 use super::PATH;
-use super::terms::{Asked, Chosen};
+use super::terms::{ChosenTerms, TermsForm};
 use crate::auth::Customer;
 use crate::error::{Failure, PageError, page};
 use crate::offers::{Offer, cycle_name, price_text};
@@ -62,23 +62,23 @@ struct ChangePage {
     /// The plan whose cycles are listed.
     plan: String,
     price: String,
-    asked: Asked,
+    asked: TermsForm,
     quantity: i64,
     max_quantity: i64,
     time_zone: String,
     earliest: String,
-    chosen: Option<Chosen>,
+    chosen: Option<ChosenTerms>,
     quote: Option<QuoteView>,
     problem: Option<String>,
     form_token: String,
 }
 
 /// What the page was asked for, understood.
-pub(super) struct View<'a> {
+pub(super) struct ChooseView<'a> {
     pub(super) contract: &'a Contract,
     pub(super) choices: &'a [Offer],
-    pub(super) asked: Asked,
-    pub(super) chosen: Option<Chosen>,
+    pub(super) asked: TermsForm,
+    pub(super) chosen: Option<ChosenTerms>,
     pub(super) quote: Option<QuoteView>,
     pub(super) problem: Option<String>,
     pub(super) earliest: String,
@@ -153,7 +153,7 @@ impl Quoting<'_> {
 async fn rows(
     state: &AppState,
     customer: &Customer,
-    view: &View<'_>,
+    view: &ChooseView<'_>,
     quantity: i64,
     (plan, price): (&Offer, &Price),
 ) -> Result<(Vec<ChoiceRow>, Vec<ChoiceRow>), Failure> {
@@ -212,7 +212,7 @@ async fn rows(
 }
 
 /// The page.
-pub(super) async fn render(state: &AppState, customer: &Customer, view: View<'_>) -> Result<Response, PageError> {
+pub(super) async fn render(state: &AppState, customer: &Customer, view: ChooseView<'_>) -> Result<Response, PageError> {
     let contract = view.contract;
     let phase = contract.last_phase();
     let quantity = view.asked.quantity_or(phase.quantity);

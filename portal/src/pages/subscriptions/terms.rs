@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use billing::catalog::{PlanKind, Price};
 use billing::quote::Request;
 use billing::subscription::change::Change;
-use billing::subscription::schedule::{self, Planned};
+use billing::subscription::schedule::{self, ScheduledAction};
 use billing::subscription::{Contract, MAX_QUANTITY};
 use jiff::civil::DateTime;
 use schemas::ids::PriceId;
@@ -31,14 +31,14 @@ use crate::state::AppState;
 
 /// Which of the two is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum ChangeKind {
     Change,
     Addon,
 }
 
 /// What the form holds; the amounts are absent until they were shown.
 #[derive(Default, serde::Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct TermsForm {
     #[serde(default)]
     pub(super) price: String,
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(crate) struct Asked {
     pub(super) form_token: String,
 }
 
-impl Asked {
+impl TermsForm {
     pub(super) fn when_name(&self) -> &'static str {
         match self.when.as_str() {
             "at" => "at",
@@ -85,7 +85,7 @@ struct Group {
 }
 
 /// What was chosen, in words.
-pub(super) struct Chosen {
+pub(super) struct ChosenTerms {
     pub(super) plan: String,
     pub(super) price: String,
     pub(super) usage: String,
@@ -101,12 +101,12 @@ struct TermsPage {
     service: String,
     current: String,
     groups: Vec<Group>,
-    asked: Asked,
+    asked: TermsForm,
     quantity: i64,
     max_quantity: i64,
     time_zone: String,
     earliest: String,
-    chosen: Option<Chosen>,
+    chosen: Option<ChosenTerms>,
     quote: Option<QuoteView>,
     problem: Option<String>,
     form_token: String,
@@ -121,12 +121,12 @@ struct Terms {
 }
 
 /// The prices that this subscription can be changed to, or that an add-on beside it can have.
-async fn choices(state: &AppState, contract: &Contract, what: What) -> Result<Vec<Offer>, Failure> {
+async fn choices(state: &AppState, contract: &Contract, what: ChangeKind) -> Result<Vec<Offer>, Failure> {
     let now_ms = state.now_ms();
     let phase = contract.last_phase();
     let kind = match what {
-        What::Addon => PlanKind::Addon,
-        What::Change => phase.plan.kind,
+        ChangeKind::Addon => PlanKind::Addon,
+        ChangeKind::Change => phase.plan.kind,
     };
     let mut connection = state.db().pool().acquire().await?;
     let mut found = offers(&mut connection, contract.customer.currency, kind, now_ms).await?;
@@ -136,7 +136,7 @@ async fn choices(state: &AppState, contract: &Contract, what: What) -> Result<Ve
         let is_open = offer.plan.kind != PlanKind::Private && !offer.plan.is_free;
         offer.plan.service_type == phase.plan.service_type && (is_own || is_open)
     });
-    if what == What::Change {
+    if what == ChangeKind::Change {
         // The present price, which may be an older version: for another quantity.
         match found.iter_mut().find(|offer| offer.plan.id == phase.plan.id) {
             Some(own) if own.price(phase.price.id).is_some() => {}
@@ -153,7 +153,7 @@ async fn choices(state: &AppState, contract: &Contract, what: What) -> Result<Ve
     Ok(found)
 }
 
-impl Asked {
+impl TermsForm {
     /// What the address or a form says that no form of ours does: it must not count as “now”, or as the plan there is.
     fn check(&self) -> Result<(), Failure> {
         if !["", "now", "at"].contains(&self.when.as_str()) {
@@ -172,7 +172,7 @@ pub(super) fn chosen<'a>(choices: &'a [Offer], price: &str) -> Option<(&'a Offer
         .find_map(|offer| offer.price(id).map(|price| (offer, price)))
 }
 
-fn understand(asked: &Asked, choices: &[Offer], contract: &Contract, now_ms: i64) -> Result<Terms, String> {
+fn understand(asked: &TermsForm, choices: &[Offer], contract: &Contract, now_ms: i64) -> Result<Terms, String> {
     let (_, price) = chosen(choices, &asked.price).ok_or("Choose one of the plans.")?;
     let quantity: i64 = asked
         .quantity
@@ -208,11 +208,11 @@ fn understand(asked: &Asked, choices: &[Offer], contract: &Contract, now_ms: i64
     })
 }
 
-fn request(contract: &Contract, what: What, change: Change) -> Request<'static> {
+fn request(contract: &Contract, what: ChangeKind, change: Change) -> Request<'static> {
     let subscription = contract.subscription.id;
     match what {
-        What::Change => Request::Change { subscription, change },
-        What::Addon => Request::Addon {
+        ChangeKind::Change => Request::Change { subscription, change },
+        ChangeKind::Addon => Request::Addon {
             parent: subscription,
             service: contract.service.id,
             price: change.price,
@@ -225,8 +225,8 @@ async fn terms_page(
     state: &AppState,
     customer: &Customer,
     contract: &Contract,
-    what: What,
-    asked: Asked,
+    what: ChangeKind,
+    asked: TermsForm,
     problem: Option<String>,
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
@@ -249,7 +249,7 @@ async fn terms_page(
                     Err(problem) => refused = Some(problem),
                 }
                 if let Some((offer, price)) = chosen(&choices, &asked.price).filter(|_| refused.is_none()) {
-                    told = Some(Chosen {
+                    told = Some(ChosenTerms {
                         plan: offer.plan.name.clone(),
                         price: price_text(price),
                         usage: usage_text(&offer.plan, price),
@@ -261,8 +261,8 @@ async fn terms_page(
     }
     let problem = problem.or(refused);
     let earliest = local_minute(now_ms, contract);
-    if what == What::Change {
-        let view = choose::View {
+    if what == ChangeKind::Change {
+        let view = choose::ChooseView {
             contract,
             choices: &choices,
             asked,
@@ -320,8 +320,8 @@ async fn show(
     state: &AppState,
     customer: &Customer,
     id: &str,
-    what: What,
-    asked: Asked,
+    what: ChangeKind,
+    asked: TermsForm,
 ) -> Result<Response, PageError> {
     asked.check()?;
     let mut connection = state.db().pool().acquire().await?;
@@ -343,8 +343,8 @@ async fn make(
     customer: &Customer,
     by: Actor<'_>,
     id: &str,
-    what: What,
-    asked: Asked,
+    what: ChangeKind,
+    asked: TermsForm,
 ) -> Result<Response, PageError> {
     asked.check()?;
     let now_ms = state.now_ms();
@@ -376,7 +376,7 @@ async fn make(
         Outcome::Done {
             invoice: Some(invoice), ..
         } => Ok(Redirect::to(&format!("/invoices/{invoice}?done=changed")).into_response()),
-        Outcome::Done { invoice: None, .. } if what == What::Addon => Ok(done(subscription, "added")),
+        Outcome::Done { invoice: None, .. } if what == ChangeKind::Addon => Ok(done(subscription, "added")),
         Outcome::Done { invoice: None, .. } => Ok(done(subscription, "changed")),
         Outcome::Again => Ok(done(subscription, "again")),
         Outcome::Refused(problem) => again(state, customer, &contract, what, asked, problem).await,
@@ -389,15 +389,15 @@ async fn set(
     customer: &Customer,
     by: Actor<'_>,
     contract: &Contract,
-    what: What,
-    asked: Asked,
+    what: ChangeKind,
+    asked: TermsForm,
     (change, at_ms): (Change, i64),
 ) -> Result<Response, PageError> {
     let now_ms = state.now_ms();
     let subscription = contract.subscription.id;
     let planned = match what {
-        What::Change => Planned::Change(change),
-        What::Addon => Planned::Addon(change),
+        ChangeKind::Change => ScheduledAction::Change(change),
+        ChangeKind::Addon => ScheduledAction::Addon(change),
     };
     let mut act = Act::begin(state.db(), By::from(by), now_ms).await?;
     if !once::take(act.connection(), &asked.form_token, now_ms).await? {
@@ -408,7 +408,7 @@ async fn set(
         Ok(id) => {
             let entry = json!({"after": {
                 "change": id, "at_ms": at_ms, "price": change.price, "quantity": change.quantity,
-                "addon": what == What::Addon,
+                "addon": what == ChangeKind::Addon,
             }});
             act.commit(Note::new("subscription.schedule", subscription).change(entry))
                 .await?;
@@ -426,8 +426,8 @@ async fn again(
     state: &AppState,
     customer: &Customer,
     contract: &Contract,
-    what: What,
-    asked: Asked,
+    what: ChangeKind,
+    asked: TermsForm,
     problem: String,
 ) -> Result<Response, PageError> {
     let body = terms_page(state, customer, contract, what, asked, Some(problem)).await?;
@@ -438,18 +438,18 @@ pub(crate) async fn show_change(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<TermsForm>,
 ) -> Result<Response, PageError> {
-    show(&state, &customer, &id, What::Change, asked).await
+    show(&state, &customer, &id, ChangeKind::Change, asked).await
 }
 
 pub(crate) async fn show_addon(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<TermsForm>,
 ) -> Result<Response, PageError> {
-    show(&state, &customer, &id, What::Addon, asked).await
+    show(&state, &customer, &id, ChangeKind::Addon, asked).await
 }
 
 pub(crate) async fn make_change(
@@ -457,10 +457,10 @@ pub(crate) async fn make_change(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, asked): CsrfForm<Asked>,
+    CsrfForm(who, asked): CsrfForm<TermsForm>,
 ) -> Result<Response, PageError> {
     let ip = ip.to_string();
-    make(&state, &customer, who.actor(&ip), &id, What::Change, asked).await
+    make(&state, &customer, who.actor(&ip), &id, ChangeKind::Change, asked).await
 }
 
 pub(crate) async fn make_addon(
@@ -468,8 +468,8 @@ pub(crate) async fn make_addon(
     customer: Customer,
     Path(id): Path<String>,
     ClientIp(ip): ClientIp,
-    CsrfForm(who, asked): CsrfForm<Asked>,
+    CsrfForm(who, asked): CsrfForm<TermsForm>,
 ) -> Result<Response, PageError> {
     let ip = ip.to_string();
-    make(&state, &customer, who.actor(&ip), &id, What::Addon, asked).await
+    make(&state, &customer, who.actor(&ip), &id, ChangeKind::Addon, asked).await
 }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use billing::catalog::{NewPlan, Plan, PlanKind, Terms};
 use billing::invoice::{self, InvoiceKind};
-use billing::subscription::{State, subscription, subscriptions_of};
+use billing::subscription::{SubscriptionState, subscription, subscriptions_of};
 use schemas::ids::{CustomerId, PriceId, SubscriptionId};
 use schemas::money::{Currency, Money};
 use schemas::window::DAY_MS;
@@ -55,7 +55,7 @@ impl Shop {
             .collect()
     }
 
-    async fn state(&self) -> State {
+    async fn state(&self) -> SubscriptionState {
         subscription(self.portal.state.db().pool(), self.subscription)
             .await
             .unwrap()
@@ -310,7 +310,7 @@ async fn cancelling_runs_out_and_is_resumed_or_ends_at_once_with_money_back() {
         "{}",
         answer.body
     );
-    assert_eq!(shop.state().await, State::Cancelled);
+    assert_eq!(shop.state().await, SubscriptionState::Cancelled);
     let page = shop.browser.get(&own).await;
     assert!(
         page.body.contains("ends 15 Jul 2025") && page.body.contains("moving on"),
@@ -329,7 +329,7 @@ async fn cancelling_runs_out_and_is_resumed_or_ends_at_once_with_money_back() {
         "{}",
         answer.body
     );
-    assert_eq!(shop.state().await, State::Active);
+    assert_eq!(shop.state().await, SubscriptionState::Active);
     let again = shop
         .browser
         .post(&format!("{own}/resume"), &[("csrf_token", &token)])
@@ -345,7 +345,7 @@ async fn cancelling_runs_out_and_is_resumed_or_ends_at_once_with_money_back() {
     let now = form(&page, &[("end", "now"), ("shown", &shown), ("reason", "other")]);
     let answer = send(&mut shop.browser, &address, &now).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
-    assert_eq!(shop.state().await, State::Ended);
+    assert_eq!(shop.state().await, SubscriptionState::Ended);
     assert_eq!(
         shop.totals().await,
         [
@@ -466,7 +466,7 @@ async fn s1_another_customer_s_subscription_and_private_prices_are_out_of_reach(
             "{path}"
         );
     }
-    assert_eq!(shop.state().await, State::Active);
+    assert_eq!(shop.state().await, SubscriptionState::Active);
     assert!(!bob.get("/subscriptions").await.body.contains("web-1"));
     // A deal of somebody else's is not to be had by its number.
     let price = shop.price(&private, 1).await;

@@ -3,7 +3,7 @@
 use axum::http::{StatusCode, header};
 use billing::catalog::{NewPlan, Terms};
 use billing::payment::trial::Card;
-use billing::payment::{self, GatewayName, NewPayment, Payment, State, method};
+use billing::payment::{self, GatewayName, NewPayment, Payment, PaymentState, method};
 use schemas::ids::CustomerId;
 use schemas::money::{Currency, Money};
 
@@ -61,7 +61,7 @@ async fn top_up(portal: &TestPortal, customer: CustomerId) -> Payment {
         .unwrap()
 }
 
-async fn state_of(portal: &TestPortal, id: schemas::ids::PaymentId) -> State {
+async fn state_of(portal: &TestPortal, id: schemas::ids::PaymentId) -> PaymentState {
     payment::payment(portal.state.db().pool(), id).await.unwrap().state
 }
 
@@ -73,9 +73,9 @@ async fn a_payment_is_confirmed_or_refused_at_the_test_bank() {
     let mut browser = portal.signed_in("ada").await;
     let mut bob = portal.signed_in("bob").await;
     save(&mut browser, Card::Confirms).await;
-    for (answer, expected) in [("refuse", State::Failed), ("confirm", State::Succeeded)] {
+    for (answer, expected) in [("refuse", PaymentState::Failed), ("confirm", PaymentState::Succeeded)] {
         let waits = top_up(&portal, ada).await;
-        assert_eq!(waits.state, State::RequiresAction);
+        assert_eq!(waits.state, PaymentState::RequiresAction);
         let credit = browser.get("/credit").await;
         assert!(credit.body.contains("Confirm with your bank"), "{}", credit.body);
         let page = waits.action_url.trim_start_matches("http://portal.example").to_owned();
@@ -84,7 +84,7 @@ async fn a_payment_is_confirmed_or_refused_at_the_test_bank() {
         let token = bob.get("/credit").await.csrf_token();
         let theirs = bob.post(&page, &[("csrf_token", &token), ("answer", "confirm")]).await;
         assert_eq!(theirs.status, StatusCode::NOT_FOUND);
-        assert_eq!(state_of(&portal, waits.id).await, State::RequiresAction);
+        assert_eq!(state_of(&portal, waits.id).await, PaymentState::RequiresAction);
 
         let bank = browser.get(&page).await;
         assert!(
@@ -124,7 +124,7 @@ async fn a_payment_made_while_its_customer_was_away_is_confirmed_by_one_button()
     let waits = payment::start(portal.state.db(), gateway, &new, portal.state.now_ms())
         .await
         .unwrap();
-    assert_eq!(waits.state, State::RequiresAction);
+    assert_eq!(waits.state, PaymentState::RequiresAction);
     let bank = browser
         .send_form(&page, &format!("/payments/{}/confirm", waits.id), &[])
         .await;
@@ -174,9 +174,9 @@ async fn test_cards_are_accepted_or_declined() {
     let ada = portal.customer("ada").await;
     let mut browser = portal.signed_in("ada").await;
     for (card, expected) in [
-        (Card::Accepted, State::Succeeded),
-        (Card::Declined, State::Failed),
-        (Card::NoFunds, State::Failed),
+        (Card::Accepted, PaymentState::Succeeded),
+        (Card::Declined, PaymentState::Failed),
+        (Card::NoFunds, PaymentState::Failed),
     ] {
         save(&mut browser, card).await;
         assert_eq!(top_up(&portal, ada).await.state, expected, "{card:?}");

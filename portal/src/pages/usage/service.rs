@@ -11,7 +11,7 @@ use crate::customer;
 use crate::error::{PageError, page_beside};
 use crate::path::Path;
 use crate::query::PageQuery;
-use crate::range::{Asked, PageZone};
+use crate::range::{PageZone, RangeQuery};
 use crate::shell::Shell;
 use crate::state::AppState;
 
@@ -29,7 +29,7 @@ pub(crate) async fn show(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<RangeQuery>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     let id = own.service.id;
@@ -55,7 +55,7 @@ pub(crate) async fn download(
     State(state): State<AppState>,
     customer: Customer,
     Path(service): Path<String>,
-    PageQuery(asked): PageQuery<Asked>,
+    PageQuery(asked): PageQuery<RangeQuery>,
 ) -> Result<Response, PageError> {
     let (account, own) = customer::service_of(&state, customer.id, &service).await?;
     Ok(traffic::csv(&state, &account, &own, &PageZone::of(&account), &asked).await?)

@@ -12,7 +12,7 @@ use super::coverage_percent;
 use crate::customer::OwnService;
 use crate::error::Failure;
 use crate::format::{self, VolumeUnits};
-use crate::range::{self, Asked, PRESETS, PageZone, Range, STEPS, step_name};
+use crate::range::{self, PRESETS, PageZone, Range, RangeQuery, STEPS, step_name};
 use crate::series;
 use crate::state::AppState;
 
@@ -100,13 +100,13 @@ pub(crate) async fn view(
     account: &Customer,
     own: &OwnService,
     page: &PageZone,
-    asked: &Asked,
+    asked: &RangeQuery,
     addresses: &Addresses,
 ) -> Result<TrafficView, Failure> {
     let zone = &page.zone;
     let (range, problem) = match series::resolve(state, account, own, page, asked) {
         Err(Failure::BadRequest(why)) => {
-            let fallback = series::resolve(state, account, own, page, &Asked::default())?;
+            let fallback = series::resolve(state, account, own, page, &RangeQuery::default())?;
             (fallback, Some(why))
         }
         resolved => (resolved?, None),
@@ -270,7 +270,7 @@ pub(crate) async fn csv(
     account: &Customer,
     own: &OwnService,
     page: &PageZone,
-    asked: &Asked,
+    asked: &RangeQuery,
 ) -> Result<Response, Failure> {
     let range = series::resolve(state, account, own, page, asked)?;
     let series = series::series(state, own, page, &range).await?;

@@ -4,8 +4,8 @@ use activity::act::{Act, By, Note};
 use anyhow::Context as _;
 use billing::invoice::{self, Credited, Invoice, InvoiceFilter, Rebill};
 use billing::payment::trial::Card;
-use billing::payment::{self, GatewayCharger, NewRefund, PaymentFilter, State, Transfer};
-use billing::subscription::change::{self, End};
+use billing::payment::{self, GatewayCharger, NewRefund, PaymentFilter, PaymentState, Transfer};
+use billing::subscription::change::{self, CancellationTime};
 use billing::{action, settlement, top_up};
 use schemas::money::{Currency, Money};
 use schemas::window::HOUR_MS;
@@ -104,7 +104,7 @@ impl Story<'_> {
         let gross = invoice::get(self.database, note).await?.invoice.total;
         let filter = PaymentFilter {
             invoice: Some(found.id),
-            state: Some(State::Succeeded),
+            state: Some(PaymentState::Succeeded),
             ..PaymentFilter::default()
         };
         let paid = payment::list(self.database.pool(), filter, 1).await?;
@@ -138,7 +138,15 @@ impl Story<'_> {
         let Known { customer, subscription } = self.known[&index];
         let mut act = self.act(ADMIN, at_ms).await?;
         let reason = "nobody answers";
-        change::cancel(act.connection(), subscription, End::Now, reason, ADMIN, at_ms).await?;
+        change::cancel(
+            act.connection(),
+            subscription,
+            CancellationTime::Now,
+            reason,
+            ADMIN,
+            at_ms,
+        )
+        .await?;
         let change = json!({"after": {"subscriptions": [subscription], "reason": reason}});
         act.commit(Note::new("customer.terminate", customer).change(change))
             .await?;

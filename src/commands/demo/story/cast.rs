@@ -6,7 +6,7 @@ use super::STORY_DAYS;
 
 /// How somebody of the story pays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Pays {
+pub(super) enum PaymentHabit {
     By(Card),
     /// By transfer, or not at all.
     Nothing,
@@ -24,7 +24,7 @@ pub(super) struct Character {
     pub(super) service: &'static str,
     /// Days ago.
     pub(super) ordered: i64,
-    pub(super) pays: Pays,
+    pub(super) pays: PaymentHabit,
 }
 
 pub(super) const BUSINESS: usize = 0;
@@ -47,7 +47,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "alpenblick-shop",
         ordered: STORY_DAYS,
-        pays: Pays::By(Card::Accepted),
+        pays: PaymentHabit::By(Card::Accepted),
     },
     Character {
         name: "Mia Meyer",
@@ -60,7 +60,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "mia-blog",
         ordered: 50,
-        pays: Pays::By(Card::Declined),
+        pays: PaymentHabit::By(Card::Declined),
     },
     Character {
         name: "Oakfield Community College",
@@ -73,7 +73,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "public school, certificate 4711",
         service: "oakfield-library",
         ordered: 55,
-        pays: Pays::Nothing,
+        pays: PaymentHabit::Nothing,
     },
     Character {
         name: "Bruna Juegos SL",
@@ -86,7 +86,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "bruna-arena",
         ordered: 32,
-        pays: Pays::By(Card::NoFunds),
+        pays: PaymentHabit::By(Card::NoFunds),
     },
     Character {
         name: "Ravi Textiles",
@@ -99,7 +99,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "ravi-catalogue",
         ordered: 18,
-        pays: Pays::Nothing,
+        pays: PaymentHabit::Nothing,
     },
     Character {
         name: "Ghostwriter Ltd",
@@ -112,7 +112,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "ghost-press",
         ordered: 70,
-        pays: Pays::Nothing,
+        pays: PaymentHabit::Nothing,
     },
     Character {
         name: "Jonas Klein",
@@ -125,7 +125,7 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "jonas-home",
         ordered: 0,
-        pays: Pays::By(Card::Confirms),
+        pays: PaymentHabit::By(Card::Confirms),
     },
     Character {
         name: "Lucia Bianchi",
@@ -138,6 +138,6 @@ pub(super) const CHARACTERS: [Character; 8] = [
         exempt: "",
         service: "lucia-foto",
         ordered: 3,
-        pays: Pays::Nothing,
+        pays: PaymentHabit::Nothing,
     },
 ];

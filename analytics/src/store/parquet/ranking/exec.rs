@@ -25,7 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
 use super::key::KeyLayout;
-use super::leaders::{Counter, Race, Standing, Sums, leaders};
+use super::leaders::{Counter, RankingRequest, RankingState, Sums, leaders};
 
 /// What is added up for each key.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Ranked {
     pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
     pub(super) layout: KeyLayout,
     pub(super) values: Vec<Summed>,
-    pub(super) race: Race,
+    pub(super) race: RankingRequest,
 }
 
 /// The step. Its output has the columns of the aggregation, in one stream and no order: every key that has at least the sum of the
@@ -172,7 +172,7 @@ impl RankingExec {
             return internal_err!("no ranking of {} words and {} values", layout.words, values.len());
         };
         let (rows, mut standing) = self.count(leaders, &self.ranked.rows, &context).await?;
-        if let Standing::Among(candidates) = standing {
+        if let RankingState::Among(candidates) = standing {
             second_passes.add(1);
             // What has been run remembers what it has handed out.
             let again = reset_plan_states(self.ranked.rows.clone())?;
@@ -182,7 +182,7 @@ impl RankingExec {
             }
             standing = counted;
         }
-        if let Standing::Known(sums) = standing {
+        if let RankingState::Known(sums) = standing {
             let batch = self.batch(sums)?;
             return Ok(futures::stream::once(async { Ok(batch) }).boxed());
         }
@@ -198,7 +198,7 @@ impl RankingExec {
         counter: Box<dyn Counter>,
         rows: &Arc<dyn ExecutionPlan>,
         context: &Arc<TaskContext>,
-    ) -> Result<(u64, Standing)> {
+    ) -> Result<(u64, RankingState)> {
         let streams = rows.output_partitioning().partition_count();
         let threads = std::thread::available_parallelism().map_or(streams, |cores| streams.min(cores.get()));
         let memory = MemoryConsumer::new(self.name()).register(context.memory_pool());

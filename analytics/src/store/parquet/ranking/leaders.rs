@@ -16,7 +16,7 @@
 //! first ten have.
 //!
 //! Each thread has its own sets, over which the bounds add up. When all rows have been added, the bounds say
-//! which keys can be among the first ([`Standing`]): mostly their sums are known as well, for nothing was missed. Otherwise
+//! which keys can be among the first ([`RankingState`]): mostly their sums are known as well, for nothing was missed. Otherwise
 //! a second pass sums those few keys ([`Recount`]). Where sums lie so close together that the bounds exclude nothing, somebody
 //! else has to sum everything.
 
@@ -46,7 +46,7 @@ const MULTIPLIERS: [u64; 2] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b];
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Race {
+pub(super) struct RankingRequest {
     /// Keys wanted.
     pub(super) places: usize,
     /// The value whose sum they are ranked by.
@@ -62,7 +62,7 @@ pub(super) struct Sums {
 }
 
 /// What is known when all rows have been added.
-pub(super) enum Standing {
+pub(super) enum RankingState {
     /// All keys with at least the sum of the last place, with their sums.
     Known(Sums),
     /// Those keys are among these, whose sums have to be counted.
@@ -77,15 +77,15 @@ pub(super) trait Counter: Send + Sync {
     fn add(&self, rows: usize, keys: &[KeyValues<'_>], values: &[Option<&[u64]>]);
 
     /// What it came to, when all have been added. What is counted by a [`Recount`] is known.
-    fn standing(&self) -> Standing;
+    fn standing(&self) -> RankingState;
 
     /// Memory held by each thread that adds, but for a batch of rows.
     fn bytes_per_thread(&self) -> usize;
 }
 
 /// The leaders among keys of so many words of 64 bits with so many values; `None` for sizes that are not provided for.
-pub(super) fn leaders(words: usize, values: usize, race: Race) -> Option<Box<dyn Counter>> {
-    fn of_words<const W: usize>(values: usize, race: Race) -> Option<Box<dyn Counter>> {
+pub(super) fn leaders(words: usize, values: usize, race: RankingRequest) -> Option<Box<dyn Counter>> {
+    fn of_words<const W: usize>(values: usize, race: RankingRequest) -> Option<Box<dyn Counter>> {
         Some(match values {
             1 => Box::new(Leaders::<W, 1>::new(race)),
             2 => Box::new(Leaders::<W, 2>::new(race)),
@@ -227,7 +227,7 @@ impl<const W: usize> Rows<W> {
 
 /// The first pass.
 struct Leaders<const W: usize, const V: usize> {
-    race: Race,
+    race: RankingRequest,
     hasher: Hasher,
     sets: usize,
     /// Those of threads that are not adding just now.
@@ -243,13 +243,13 @@ struct Worker<const W: usize, const V: usize> {
 }
 
 impl<const W: usize, const V: usize> Leaders<W, V> {
-    fn new(race: Race) -> Leaders<W, V> {
+    fn new(race: RankingRequest) -> Leaders<W, V> {
         let sets = race.places.saturating_mul(SETS_PER_PLACE).clamp(SETS_MIN, SETS_MAX);
         Leaders::with_sets(race, sets.next_power_of_two())
     }
 
     /// `sets`: a power of two.
-    fn with_sets(race: Race, sets: usize) -> Leaders<W, V> {
+    fn with_sets(race: RankingRequest, sets: usize) -> Leaders<W, V> {
         Leaders {
             race,
             hasher: Hasher::new(),
@@ -339,11 +339,11 @@ impl<const W: usize, const V: usize> Counter for Leaders<W, V> {
         self.sets * size_of::<Set<W, V>>()
     }
 
-    fn standing(&self) -> Standing {
-        let Race { places, ranked_by } = self.race;
+    fn standing(&self) -> RankingState {
+        let RankingRequest { places, ranked_by } = self.race;
         let threads = lock(&self.idle);
         if threads.iter().map(|thread| thread.total).sum::<u128>() > u128::from(u64::MAX) {
-            return Standing::Open;
+            return RankingState::Open;
         }
         let mut known = Vec::new();
         let mut forgotten_most = None;
@@ -362,16 +362,16 @@ impl<const W: usize, const V: usize> Counter for Leaders<W, V> {
             last = place.1.sums[ranked_by];
         }
         if forgotten_most.is_some_and(|forgotten| forgotten >= last) {
-            return Standing::Open;
+            return RankingState::Open;
         }
         known.retain(|known| known.sums[ranked_by] + known.missed >= last);
         if known.iter().all(|known| known.whole) {
-            return Standing::Known(Sums::of(known.iter().map(|known| (known.key, known.sums))));
+            return RankingState::Known(Sums::of(known.iter().map(|known| (known.key, known.sums))));
         }
         if known.len() > places.saturating_mul(CANDIDATES_PER_PLACE) {
-            return Standing::Open;
+            return RankingState::Open;
         }
-        Standing::Among(Box::new(Recount::<W, V>::new(known.iter().map(|known| known.key))))
+        RankingState::Among(Box::new(Recount::<W, V>::new(known.iter().map(|known| known.key))))
     }
 }
 
@@ -414,9 +414,9 @@ impl<const W: usize, const V: usize> Counter for Recount<W, V> {
         self.wanted.len() * size_of::<[u64; V]>()
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self) -> RankingState {
         let threads = lock(&self.idle);
-        Standing::Known(Sums::of(self.wanted.iter().map(|(key, number)| {
+        RankingState::Known(Sums::of(self.wanted.iter().map(|(key, number)| {
             let mut all = [0; V];
             for (_, sums) in threads.iter() {
                 add_values(&mut all, &sums[*number]);
@@ -477,8 +477,8 @@ mod tests {
     }
 
     /// What is known after two threads have seen the rows by turns, batch by batch.
-    fn first_pass(rows: &[Row], places: usize, sets: usize, batch: usize) -> Standing {
-        let leaders = Leaders::<1, 2>::with_sets(Race { places, ranked_by: 0 }, sets);
+    fn first_pass(rows: &[Row], places: usize, sets: usize, batch: usize) -> RankingState {
+        let leaders = Leaders::<1, 2>::with_sets(RankingRequest { places, ranked_by: 0 }, sets);
         lock(&leaders.idle).extend([leaders.worker(), leaders.worker()]);
         for rows in rows.chunks(batch) {
             feed(&leaders, rows);
@@ -515,21 +515,21 @@ mod tests {
         }
     }
 
-    fn check_standing(standing: Standing, rows: &[Row], places: usize) -> &'static str {
+    fn check_standing(standing: RankingState, rows: &[Row], places: usize) -> &'static str {
         match standing {
-            Standing::Known(known) => {
+            RankingState::Known(known) => {
                 check(&known, rows, places);
                 "known"
             }
-            Standing::Among(candidates) => {
+            RankingState::Among(candidates) => {
                 feed(candidates.as_ref(), rows);
-                let Standing::Known(known) = candidates.standing() else {
+                let RankingState::Known(known) = candidates.standing() else {
                     panic!("what was counted is known");
                 };
                 check(&known, rows, places);
                 "among"
             }
-            Standing::Open => "open",
+            RankingState::Open => "open",
         }
     }
 

@@ -39,7 +39,7 @@ use datafusion::physical_plan::{ExecutionPlan, InputOrderMode};
 
 use exec::{Ranked, RankingExec, Summed};
 use key::KeyLayout;
-use leaders::{Race, leaders};
+use leaders::{RankingRequest, leaders};
 
 /// Longer rankings are lists: of those, everything is summed.
 const PLACES_MAX: usize = 1000;
@@ -103,14 +103,14 @@ fn restrict(plan: &Arc<dyn ExecutionPlan>, column: usize, places: usize) -> Resu
     let Some(ranked_by) = column.checked_sub(last.group_expr().expr().len()) else {
         return Ok(None);
     };
-    let Some(ranked) = ranked(last, Race { places, ranked_by })? else {
+    let Some(ranked) = ranked(last, RankingRequest { places, ranked_by })? else {
         return Ok(None);
     };
     Ok(Some(Arc::new(RankingExec::new(ranked, plan.clone()))))
 }
 
 /// What is ranked by the second half of an aggregation, or `None` when it is not provided for.
-fn ranked(last: &AggregateExec, race: Race) -> Result<Option<Ranked>> {
+fn ranked(last: &AggregateExec, race: RankingRequest) -> Result<Option<Ranked>> {
     let Some(first) = last.input().downcast_ref::<AggregateExec>() else {
         return Ok(None);
     };

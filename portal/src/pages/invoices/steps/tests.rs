@@ -97,7 +97,7 @@ fn tiers_packages_and_days_are_told_one_by_one() {
         price: "1.20".parse().unwrap(),
         days: 15,
         nominal_days: 31,
-        held: Some(billing::evidence::Held {
+        held: Some(billing::evidence::PartialMonth {
             ms: 16 * 86_400_000 - 600_000,
             nominal_ms: 31 * 86_400_000,
         }),

@@ -1,27 +1,27 @@
 //! What records mean beyond their fields: learned from the exporter's own records, kept with the rest of the decoder's state.
 //!
-//! The rows of a set are read first, column by column or record by record, and finished here ([`Meaning::finish`]): whether they
-//! were forwarded, whether their bytes have layer-2 octets in them, from which time they are ([`super::span`]), and whether they were
-//! observed twice ([`super::twice`], which is known of the whole session). What needs the record itself, running totals and answers ([`super::totals`],
-//! [`super::biflow`]), is done while it is read.
+//! The rows of a set are read first, column by column or record by record, and finished here ([`DomainSemantics::finish`]):
+//! whether they were forwarded, whether their bytes have layer-2 octets in them, from which time they are ([`super::span`]), and
+//! whether they were observed twice ([`super::double_counting`], which is known of the whole session). What needs the record
+//! itself, running totals and answers ([`super::totals`], [`super::biflow`]), is done while it is read.
 
 use schemas::address::Address;
 use serde::{Deserialize, Serialize};
 use tables::flow::{FlowColumns, SpanBound, marks, was_discarded};
 
-use super::limits::Room;
+use super::double_counting::{DoubleCounting, OBSERVATIONS_MAX};
+use super::limits::FlowCapacity;
 use super::span::{ActiveTimeout, SpanContext, Spans};
 use super::tally::Tally;
 use super::totals::Totals;
-use super::twice::{OBSERVATIONS_MAX, Twice};
 use crate::counts::Counter;
 use crate::decode::discard;
-use crate::reading::Reading;
+use crate::reading::DecodeSettings;
 
 /// Of one observation domain.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Meaning {
+pub(super) struct DomainSemantics {
     pub(super) spans: Spans,
     pub(super) totals: Totals,
     /// Its templates carry IE 23 beside IE 1, and it is not configured what that counts.
@@ -31,7 +31,7 @@ pub(super) struct Meaning {
 /// What the rows of a set have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowFacts {
-    pub(super) reading: Reading,
+    pub(super) reading: DecodeSettings,
     pub(super) received_at_ms: i64,
     pub(super) export_ms: i64,
     pub(super) tells_path: bool,
@@ -39,20 +39,20 @@ pub(super) struct RowFacts {
     pub(super) is_junos: bool,
     /// The active timeout that another domain of the session announced.
     pub(super) of_session_s: Option<u32>,
-    pub(super) room: Room,
+    pub(super) room: FlowCapacity,
 }
 
 /// A row that lasted longer than any flow is believed to, with its start as it was told.
 pub(super) type LongRow = (usize, i64);
 
-impl Meaning {
+impl DomainSemantics {
     /// How many flows are remembered.
     pub(super) fn remembered(&self) -> usize {
         self.spans.remembered() + self.totals.remembered()
     }
 
     /// The active timeout in force.
-    pub(super) fn active_timeout(&self, reading: Reading, of_session_s: Option<u32>) -> Option<ActiveTimeout> {
+    pub(super) fn active_timeout(&self, reading: DecodeSettings, of_session_s: Option<u32>) -> Option<ActiveTimeout> {
         self.spans.timeout(reading.active_timeout_ms, of_session_s)
     }
 
@@ -62,7 +62,7 @@ impl Meaning {
         flows: &mut FlowColumns,
         first: usize,
         facts: RowFacts,
-        twice: &mut Twice,
+        twice: &mut DoubleCounting,
         long_rows: &mut Vec<LongRow>,
         tally: &mut Tally,
     ) {

@@ -1,7 +1,7 @@
 //! The truth check: flows against interface counters, for every hour that closes.
 
-use activity::job::{Context, Done, Job, OnStop, RunError, Schedule, Scope};
-use analytics::truth;
+use activity::job::{Context, Job, OnStop, RunError, RunReport, Schedule, Scope};
+use analytics::counter_reconciliation;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
@@ -10,18 +10,21 @@ use tracing::warn;
 use super::site::Metered;
 use crate::output::count;
 
-/// When an hour is judged: [`truth::CHECK_DELAY_MS`] after its end.
+/// When an hour is judged: [`counter_reconciliation::CHECK_DELAY_MS`] after its end.
 const PATTERN: &str = "15 * * * *";
-const _: () = assert!(truth::CHECK_DELAY_MS == 15 * 60_000, "an hour is judged when it may be");
+const _: () = assert!(
+    counter_reconciliation::CHECK_DELAY_MS == 15 * 60_000,
+    "an hour is judged when it may be"
+);
 
-pub(super) struct Truth {
+pub(super) struct CounterReconciliation {
     metered: Metered,
     schedule: Schedule,
 }
 
-impl Truth {
-    pub(super) fn new(metered: &Metered) -> anyhow::Result<Truth> {
-        Ok(Truth {
+impl CounterReconciliation {
+    pub(super) fn new(metered: &Metered) -> anyhow::Result<CounterReconciliation> {
+        Ok(CounterReconciliation {
             metered: metered.clone(),
             // What was not judged stays due in the tables: one look finds all hours that were missed.
             schedule: Schedule::calendar(PATTERN, TimeZone::UTC)?.and_at_start(),
@@ -30,7 +33,7 @@ impl Truth {
 }
 
 #[async_trait]
-impl Job for Truth {
+impl Job for CounterReconciliation {
     fn name(&self) -> &'static str {
         "truth"
     }
@@ -52,18 +55,18 @@ impl Job for Truth {
         OnStop::GiveUp
     }
 
-    async fn run(&self, run: &Context) -> Result<Done, RunError> {
-        let settings = self.metered.config().truth();
+    async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
+        let settings = self.metered.config().counter_reconciliation();
         let pass = self
             .metered
             .analytics
-            .refresh_truth(&settings, run.now_ms)
+            .refresh_counter_reconciliation(&settings, run.now_ms)
             .await
             .context("flows could not be compared with interface counters")?;
         if pass.interfaces_skipped > 0 {
             warn!(
                 skipped = pass.interfaces_skipped,
-                limit = truth::INTERFACES_MAX,
+                limit = counter_reconciliation::INTERFACES_MAX,
                 "not all interfaces were compared with their counters"
             );
         } else if pass.findings > 0 {
@@ -74,9 +77,9 @@ impl Job for Truth {
             );
         }
         if pass.hours == 0 {
-            return Ok(Done::Nothing);
+            return Ok(RunReport::Nothing);
         }
-        Ok(Done::Did(format!(
+        Ok(RunReport::Summary(format!(
             "{} compared, {}",
             count(pass.hours, "hour"),
             count(pass.findings, "finding")

@@ -19,13 +19,13 @@ pub const VACUUM_GRACE: Duration = Duration::from_secs(3_600);
 /// How soon it notices that the collector stops.
 const STOP_INTERVAL: Duration = Duration::from_millis(200);
 
-pub(super) struct House {
+pub(super) struct Maintenance {
     shared: Arc<Shared>,
 }
 
-impl House {
-    pub(super) fn new(shared: Arc<Shared>) -> House {
-        House { shared }
+impl Maintenance {
+    pub(super) fn new(shared: Arc<Shared>) -> Maintenance {
+        Maintenance { shared }
     }
 
     /// Until the collector stops.

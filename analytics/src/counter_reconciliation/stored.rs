@@ -11,7 +11,7 @@ use tables::definitions::TRUTH_1H;
 use tables::flow::address_array;
 use tables::table::{FileEntry, Table, write_parquet};
 
-use super::{Direction, Guess, TruthRow, Verdict};
+use super::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 use crate::AnalyticsError;
 use crate::store::parquet::unique_suffix;
 
@@ -20,7 +20,7 @@ pub(super) fn write(
     table: &Table,
     hour_ms: i64,
     number: u64,
-    rows: &[TruthRow],
+    rows: &[CounterReconciliationRow],
 ) -> Result<Option<FileEntry>, AnalyticsError> {
     if rows.is_empty() {
         return Ok(None);
@@ -42,12 +42,14 @@ pub(super) fn write(
     }))
 }
 
-fn batch_of(rows: &[TruthRow]) -> Result<RecordBatch, AnalyticsError> {
-    let u32s =
-        |value: fn(&TruthRow) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(rows.iter().map(value))) };
-    let u64s =
-        |value: fn(&TruthRow) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(rows.iter().map(value))) };
-    let names = |value: fn(&TruthRow) -> &'static str| -> ArrayRef {
+fn batch_of(rows: &[CounterReconciliationRow]) -> Result<RecordBatch, AnalyticsError> {
+    let u32s = |value: fn(&CounterReconciliationRow) -> u32| -> ArrayRef {
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(value)))
+    };
+    let u64s = |value: fn(&CounterReconciliationRow) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(value)))
+    };
+    let names = |value: fn(&CounterReconciliationRow) -> &'static str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows.iter().map(value)))
     };
     let hours = rows.iter().map(|row| row.hour_start_ms);
@@ -67,13 +69,13 @@ fn batch_of(rows: &[TruthRow]) -> Result<RecordBatch, AnalyticsError> {
         u32s(|row| row.ratio_ppm),
         u32s(|row| row.bound_ppm),
         names(|row| row.verdict.name()),
-        names(|row| row.guess.map_or("", Guess::question)),
+        names(|row| row.guess.map_or("", MismatchCause::question)),
     ];
     Ok(RecordBatch::try_new(TRUTH_1H.arrow_schema(), columns)?)
 }
 
 /// Appends the rows of a batch.
-pub(super) fn rows_of(rows: &mut Vec<TruthRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
+pub(super) fn rows_of(rows: &mut Vec<CounterReconciliationRow>, batch: &RecordBatch) -> Result<(), AnalyticsError> {
     let hour_start = crate::store::parquet::column::<TimestampMillisecondArray>(batch, "hour_start")?.values();
     let exporter = crate::store::parquet::column::<FixedSizeBinaryArray>(batch, "exporter")?;
     let direction = crate::store::parquet::column::<UInt8Array>(batch, "direction")?.values();
@@ -88,7 +90,7 @@ pub(super) fn rows_of(rows: &mut Vec<TruthRow>, batch: &RecordBatch) -> Result<(
     let guess = text(batch, "guess")?;
     for row in 0..batch.num_rows() {
         let unknown = |name| AnalyticsError::Column { name };
-        rows.push(TruthRow {
+        rows.push(CounterReconciliationRow {
             hour_start_ms: hour_start[row],
             exporter: Address::from_slice(exporter.value(row)).ok_or(unknown("exporter"))?,
             if_index: if_index[row],
@@ -105,7 +107,7 @@ pub(super) fn rows_of(rows: &mut Vec<TruthRow>, batch: &RecordBatch) -> Result<(
             ratio_ppm: ratio_ppm[row],
             bound_ppm: bound_ppm[row],
             verdict: Verdict::parse(verdict.value(row)).ok_or(unknown("verdict"))?,
-            guess: Guess::parse(guess.value(row)),
+            guess: MismatchCause::parse(guess.value(row)),
         });
     }
     Ok(())

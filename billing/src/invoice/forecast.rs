@@ -16,8 +16,8 @@ use sqlx::AnyConnection;
 
 use super::Draft;
 use super::draft::{Loaded, draft_all, load_all};
-use super::due::Current;
-use super::taxes::{Charged, Taxation, tax_point_ms};
+use super::due::OpenPeriods;
+use super::taxes::{ChargedDocuments, Taxation, tax_point_ms};
 use crate::BillingError;
 use crate::catalog::{BaseTiming, Terms};
 use crate::rating::{self, DraftLine};
@@ -36,9 +36,9 @@ pub enum Horizon {
 }
 
 /// What is due, as it was read; usage is still to be asked for.
-pub struct Prospect(Loaded);
+pub struct InvoiceForecast(Loaded);
 
-impl std::fmt::Debug for Prospect {
+impl std::fmt::Debug for InvoiceForecast {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prospect").finish_non_exhaustive()
     }
@@ -53,18 +53,18 @@ pub async fn prospect<U: UsageSource>(
     usage: &U,
     customer: CustomerId,
     horizon: Horizon,
-) -> Result<Prospect, BillingError> {
+) -> Result<InvoiceForecast, BillingError> {
     inventory::customer(&mut *connection, customer).await?;
     let (until_ms, current) = match horizon {
-        Horizon::Current { now_ms } => (now_ms, Current::Included),
+        Horizon::Current { now_ms } => (now_ms, OpenPeriods::Included),
         // Nothing is finalised, so nothing need be settled either: what is measured is what is told.
-        Horizon::DueBy { at_ms } => (at_ms, Current::Ahead),
+        Horizon::DueBy { at_ms } => (at_ms, OpenPeriods::Ahead),
     };
     let loaded = load_all(connection, usage, (customer, customer), until_ms, current).await?;
-    Ok(Prospect(loaded))
+    Ok(InvoiceForecast(loaded))
 }
 
-impl Prospect {
+impl InvoiceForecast {
     /// What the invoices would say: one for each instant at which something is due, oldest first.
     ///
     /// # Errors
@@ -143,13 +143,13 @@ pub async fn base_charge(
     let customer = &contract.customer;
     let entity = inventory::entity(&mut *connection, customer.billing.entity).await?;
     let rates = tax::rates(&mut *connection).await?;
-    let standings = vat::standings(&mut *connection, customer.id, customer.id).await?;
+    let standings = vat::vat_number_statuses(&mut *connection, customer.id, customer.id).await?;
     let taxation = Taxation {
         seller: &entity.profile,
         customer,
         vat: standings.get(&customer.id).copied().unwrap_or_default(),
         rates: &rates,
-        charged: &Charged::default(),
+        charged: &ChargedDocuments::default(),
     };
     let points: Vec<(&DraftLine, i64)> = lines.iter().map(|line| (line, tax_point_ms(line, due_ms))).collect();
     let sheets = taxation.sheets(&points, due_ms)?;

@@ -2,7 +2,7 @@
 
 use super::flows::Observed;
 use crate::error_bound::Z99_PPM;
-use crate::store::{Guess, Verdict};
+use crate::store::{MismatchCause, Verdict};
 
 /// Less than this is not judged: counters are read some seconds before they are sent, which must not weigh.
 pub(super) const COVERED_MIN_MS: i64 = 10 * 60_000;
@@ -18,7 +18,7 @@ const PPM: u128 = 1_000_000;
 
 /// Both sides of one direction of one interface.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Case<'a> {
+pub(super) struct Comparison<'a> {
     pub(super) covered_ms: i64,
     pub(super) counter_bytes: u64,
     pub(super) observed: &'a Observed,
@@ -30,7 +30,7 @@ pub(super) struct Case<'a> {
 }
 
 /// The verdict, with a guess where it is a mismatch.
-pub(super) fn judge(case: &Case<'_>) -> (Verdict, Option<Guess>) {
+pub(super) fn judge(case: &Comparison<'_>) -> (Verdict, Option<MismatchCause>) {
     let observed = case.observed;
     if case.covered_ms == 0 {
         return (Verdict::NoCounter, None);
@@ -47,7 +47,7 @@ pub(super) fn judge(case: &Case<'_>) -> (Verdict, Option<Guess>) {
             .unwrap_or(0);
         let is_missing = case.is_metered && samples_expected >= SAMPLES_MIN && case.counter_bytes > CHATTER_BYTES_MAX;
         return match is_missing {
-            true => (Verdict::Mismatch, Some(Guess::NotSampled)),
+            true => (Verdict::Mismatch, Some(MismatchCause::NotSampled)),
             false => (Verdict::NotSampled, None),
         };
     }
@@ -68,7 +68,7 @@ pub(super) fn judge(case: &Case<'_>) -> (Verdict, Option<Guess>) {
     (Verdict::Mismatch, Some(case.guess()))
 }
 
-impl Case<'_> {
+impl Comparison<'_> {
     /// Whether the difference lies within the sampling error of the one and the tolerance on the other.
     fn fits(&self, metered: u64, counter: u64) -> bool {
         let bound_ppm = self.observed.wire.bound_ppm(Z99_PPM);
@@ -87,21 +87,21 @@ impl Case<'_> {
         packets.saturating_mul(ETHERNET_HEADER)
     }
 
-    fn guess(&self) -> Guess {
+    fn guess(&self) -> MismatchCause {
         let (metered, counter) = (self.observed.wire.bytes, self.counter_bytes);
         let rate = u64::from(self.observed.sampling_rate);
         if self.fits(metered.saturating_mul(2), counter) {
-            Guess::IngressOnly
+            MismatchCause::IngressOnly
         } else if self.fits(metered, counter.saturating_mul(2)) {
-            Guess::CountedTwice
+            MismatchCause::CountedTwice
         } else if metered > counter && self.fits(metered.saturating_sub(self.ethernet_headers()), counter) {
-            Guess::Layer2Octets
+            MismatchCause::Layer2Octets
         } else if rate == 1 && metered.saturating_mul(RATE_FACTOR_MIN) <= counter {
-            Guess::RateNotApplied
+            MismatchCause::RateNotApplied
         } else if rate >= RATE_FACTOR_MIN && self.fits(metered / rate, counter) {
-            Guess::RateAppliedTwice
+            MismatchCause::RateAppliedTwice
         } else {
-            Guess::SamplingRate
+            MismatchCause::SamplingRate
         }
     }
 }
@@ -118,13 +118,13 @@ pub fn percent_text(ppm: u32) -> String {
 }
 
 /// The finding as a sentence: `metered 61 % of the counter on mx1 ae0.0: sampling rate?`.
-pub fn finding_text(ratio_ppm: u32, exporter: &str, interface: &str, guess: Option<Guess>) -> String {
+pub fn finding_text(ratio_ppm: u32, exporter: &str, interface: &str, guess: Option<MismatchCause>) -> String {
     let percent = match ratio_ppm {
         u32::MAX => format!("more than {}", percent_text(u32::MAX)),
         1..50 => "less than 0.01".to_owned(),
         ppm => percent_text(ppm),
     };
-    let question = guess.unwrap_or(Guess::SamplingRate).question();
+    let question = guess.unwrap_or(MismatchCause::SamplingRate).question();
     format!("metered {percent} % of the counter on {exporter} {interface}: {question}")
 }
 
@@ -151,8 +151,8 @@ mod tests {
         }
     }
 
-    fn case(observed: &Observed, counter_bytes: u64) -> Case<'_> {
-        Case {
+    fn case(observed: &Observed, counter_bytes: u64) -> Comparison<'_> {
+        Comparison {
             covered_ms: 3_540_000,
             counter_bytes,
             observed,
@@ -191,19 +191,19 @@ mod tests {
 
     #[test]
     fn a_clear_ratio_is_told_by_its_likely_cause() {
-        let twice = Some(Guess::CountedTwice);
+        let twice = Some(MismatchCause::CountedTwice);
         // Packets of 120 bytes on the wire, and 14 more of each.
         let small = observed(134_000_000, 1_000_000, 1);
         let (verdict, guess) = judge(&case(&small, 120_000_000));
-        assert_eq!((verdict, guess), (Verdict::Mismatch, Some(Guess::Layer2Octets)));
+        assert_eq!((verdict, guess), (Verdict::Mismatch, Some(MismatchCause::Layer2Octets)));
         for (metered, counter, rate, expected) in [
-            (50 * GB, 100 * GB, 1_000, Some(Guess::IngressOnly)),
+            (50 * GB, 100 * GB, 1_000, Some(MismatchCause::IngressOnly)),
             (200 * GB, 100 * GB, 1_000, twice),
-            (61 * GB, 100 * GB, 1_000, Some(Guess::SamplingRate)),
-            (GB / 10, 100 * GB, 1, Some(Guess::RateNotApplied)),
-            (GB / 10, 100 * GB, 2, Some(Guess::SamplingRate)),
-            (100_000 * GB, 100 * GB, 1_000, Some(Guess::RateAppliedTwice)),
-            (300 * GB, 100 * GB, 1_000, Some(Guess::SamplingRate)),
+            (61 * GB, 100 * GB, 1_000, Some(MismatchCause::SamplingRate)),
+            (GB / 10, 100 * GB, 1, Some(MismatchCause::RateNotApplied)),
+            (GB / 10, 100 * GB, 2, Some(MismatchCause::SamplingRate)),
+            (100_000 * GB, 100 * GB, 1_000, Some(MismatchCause::RateAppliedTwice)),
+            (300 * GB, 100 * GB, 1_000, Some(MismatchCause::SamplingRate)),
         ] {
             let flows = observed(metered, 1_000_000, rate);
             assert_eq!(
@@ -219,17 +219,17 @@ mod tests {
         let nothing = Observed::default();
         let unseen = case(&nothing, 100 * GB);
         assert_eq!(judge(&unseen), (Verdict::NotSampled, None));
-        let metered = Case {
+        let metered = Comparison {
             is_metered: true,
             ..unseen
         };
-        assert_eq!(judge(&metered), (Verdict::Mismatch, Some(Guess::NotSampled)));
-        let quiet = Case {
+        assert_eq!(judge(&metered), (Verdict::Mismatch, Some(MismatchCause::NotSampled)));
+        let quiet = Comparison {
             counter_bytes: GB / 100,
             ..metered
         };
         assert_eq!(judge(&quiet).0, Verdict::NotSampled, "no samples were to be expected");
-        let unheard = Case {
+        let unheard = Comparison {
             exporter_rate: 0,
             ..metered
         };
@@ -245,7 +245,7 @@ mod tests {
             Verdict::Mismatch,
             "more than there was is never right"
         );
-        let at_the_boundary = Case {
+        let at_the_boundary = Comparison {
             is_metered: true,
             ..case(&somewhere, 100 * GB)
         };
@@ -257,7 +257,7 @@ mod tests {
         let good = observed(100 * GB, 10_000, 1_000);
         let off = case(&good, 10 * GB);
         assert_eq!(judge(&off).0, Verdict::Mismatch);
-        let of = |covered_ms| judge(&Case { covered_ms, ..off }).0;
+        let of = |covered_ms| judge(&Comparison { covered_ms, ..off }).0;
         assert_eq!(
             (of(0), of(599_999), of(600_000)),
             (Verdict::NoCounter, Verdict::TooShort, Verdict::Mismatch)
@@ -280,11 +280,11 @@ mod tests {
     #[test]
     fn findings_read_as_sentences() {
         assert_eq!(
-            finding_text(612_345, "mx1", "ae0.0", Some(Guess::SamplingRate)),
+            finding_text(612_345, "mx1", "ae0.0", Some(MismatchCause::SamplingRate)),
             "metered 61 % of the counter on mx1 ae0.0: sampling rate?"
         );
         assert_eq!(
-            finding_text(1_001, "192.0.2.1", "interface 17", Some(Guess::RateNotApplied)),
+            finding_text(1_001, "192.0.2.1", "interface 17", Some(MismatchCause::RateNotApplied)),
             "metered 0.1 % of the counter on 192.0.2.1 interface 17: sampling rate not applied?"
         );
         for (ppm, expected) in [
@@ -307,9 +307,9 @@ mod tests {
         for verdict in Verdict::ALL {
             assert_eq!(Verdict::parse(verdict.name()), Some(verdict));
         }
-        for guess in Guess::ALL {
-            assert_eq!(Guess::parse(guess.question()), Some(guess));
+        for guess in MismatchCause::ALL {
+            assert_eq!(MismatchCause::parse(guess.question()), Some(guess));
         }
-        assert_eq!((Verdict::parse("x"), Guess::parse("")), (None, None));
+        assert_eq!((Verdict::parse("x"), MismatchCause::parse("")), (None, None));
     }
 }

@@ -40,11 +40,11 @@ use schemas::window::{DAY_MS, HOUR_MS};
 use tables::table::{Commit, ManifestError, Snapshot, Token};
 
 use self::counter::{Sample, Series};
-use self::flows::{Observed, Sums, Watch, Watched};
+use self::flows::{Observed, Sums, WatchedInterface, WatchedInterfaces};
 pub use self::judge::{finding_text, percent_text};
 use crate::error_bound::Z99_PPM;
 use crate::store::parquet::{column, fold, instant};
-pub use crate::store::{Direction, Guess, TruthRow, Verdict};
+pub use crate::store::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 use crate::{Analytics, AnalyticsError};
 
 /// How long after its end an hour is judged: flows of long conversations come when the active timeout has passed.
@@ -72,7 +72,7 @@ const ATTEMPTS_MAX: u32 = 8;
 
 /// What the check depends on beside the stored tables.
 #[derive(Clone, Debug)]
-pub struct TruthSettings {
+pub struct CounterReconciliationSettings {
     pub metering: Arc<MeteringConfig>,
     /// In percent of the counter.
     pub tolerance_percent: u32,
@@ -80,7 +80,7 @@ pub struct TruthSettings {
 
 /// What a pass did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TruthRefresh {
+pub struct CounterReconciliationRefresh {
     pub hours: u64,
     pub rows: u64,
     pub findings: u64,
@@ -98,7 +98,7 @@ const fn hour_of(at_ms: i64) -> i64 {
 }
 
 enum Attempt {
-    Done(TruthRefresh),
+    Done(CounterReconciliationRefresh),
     /// Somebody else committed first.
     Lost,
 }
@@ -109,7 +109,11 @@ impl Analytics {
     ///
     /// # Errors
     /// When a table cannot be read or written; the table is then as it was.
-    pub async fn refresh_truth(&self, settings: &TruthSettings, now_ms: i64) -> Result<TruthRefresh, AnalyticsError> {
+    pub async fn refresh_counter_reconciliation(
+        &self,
+        settings: &CounterReconciliationSettings,
+        now_ms: i64,
+    ) -> Result<CounterReconciliationRefresh, AnalyticsError> {
         self.judge_hours(settings, Pass::Due { now_ms }).await
     }
 
@@ -117,19 +121,23 @@ impl Analytics {
     /// is due.
     ///
     /// # Errors
-    /// As for [`Analytics::refresh_truth`].
-    pub async fn judge_truth(
+    /// As for [`Analytics::refresh_counter_reconciliation`].
+    pub async fn reconcile_counters(
         &self,
-        settings: &TruthSettings,
+        settings: &CounterReconciliationSettings,
         from_ms: i64,
         to_ms: i64,
         now_ms: i64,
-    ) -> Result<TruthRefresh, AnalyticsError> {
+    ) -> Result<CounterReconciliationRefresh, AnalyticsError> {
         let to_ms = to_ms.min(now_ms);
         self.judge_hours(settings, Pass::Range { from_ms, to_ms }).await
     }
 
-    async fn judge_hours(&self, settings: &TruthSettings, pass: Pass) -> Result<TruthRefresh, AnalyticsError> {
+    async fn judge_hours(
+        &self,
+        settings: &CounterReconciliationSettings,
+        pass: Pass,
+    ) -> Result<CounterReconciliationRefresh, AnalyticsError> {
         for _ in 0..ATTEMPTS_MAX {
             if let Attempt::Done(refresh) = self.try_judge(settings, pass).await? {
                 return Ok(refresh);
@@ -138,12 +146,12 @@ impl Analytics {
         Err(AnalyticsError::Contended { attempts: ATTEMPTS_MAX })
     }
 
-    async fn try_judge(&self, settings: &TruthSettings, pass: Pass) -> Result<Attempt, AnalyticsError> {
+    async fn try_judge(&self, settings: &CounterReconciliationSettings, pass: Pass) -> Result<Attempt, AnalyticsError> {
         let truth = self.store.truth.snapshot()?;
         let flows = self.store.flows.snapshot()?;
         let counters = self.store.counters.snapshot()?;
-        let known = Known::of(&truth);
-        let current = Known {
+        let known = Completeness::of(&truth);
+        let current = Completeness {
             flows_sequence: flows.sequence,
             counters_sequence: counters.sequence,
             until_ms: match pass {
@@ -152,7 +160,7 @@ impl Analytics {
             },
         };
         let hours = match pass {
-            Pass::Due { .. } if known == current => return Ok(Attempt::Done(TruthRefresh::default())),
+            Pass::Due { .. } if known == current => return Ok(Attempt::Done(CounterReconciliationRefresh::default())),
             Pass::Due { .. } => hours_due(&known, current.until_ms, &flows, &counters),
             Pass::Range { from_ms, to_ms } => hours_within(from_ms, to_ms),
         };
@@ -167,7 +175,7 @@ impl Analytics {
         if matches!(pass, Pass::Due { .. }) {
             commit.set = current.properties();
         }
-        let mut refresh = TruthRefresh::default();
+        let mut refresh = CounterReconciliationRefresh::default();
         for hour_ms in hours {
             // Counters that are gone by retention do not take back what was judged with them.
             if counters.files_between(hour_ms, hour_ms + HOUR_MS).next().is_none() {
@@ -194,11 +202,11 @@ impl Analytics {
 
     async fn judge_hour(
         &self,
-        settings: &TruthSettings,
+        settings: &CounterReconciliationSettings,
         hour_ms: i64,
         flows: &Arc<Snapshot>,
         counters: &Arc<Snapshot>,
-    ) -> Result<Judged, AnalyticsError> {
+    ) -> Result<ReconciledRows, AnalyticsError> {
         let end_ms = hour_ms + HOUR_MS;
         let frame = self
             .store
@@ -211,7 +219,7 @@ impl Analytics {
             .select_columns(&COUNTER_COLUMNS)?;
         let series = fold(frame, CounterSeries::add, CounterSeries::merge).await?;
         let (watched, interfaces_skipped) = series.interfaces();
-        let watch = Arc::new(Watch::new(watched, &settings.metering));
+        let watch = Arc::new(WatchedInterfaces::new(watched, &settings.metering));
 
         let frame = self
             .store
@@ -229,7 +237,7 @@ impl Analytics {
             Sums::merge,
         )
         .await?;
-        Ok(Judged {
+        Ok(ReconciledRows {
             rows: rows_of_hour(hour_ms, &watch, &sums, settings),
             interfaces_skipped,
         })
@@ -239,13 +247,22 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub(crate) async fn truth(&self, from_ms: i64, to_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
+    pub(crate) async fn counter_reconciliation(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<CounterReconciliationRow>, AnalyticsError> {
         let frame = self.store.read(&self.store.truth)?.filter(
             col("hour_start")
                 .gt_eq(instant(from_ms))
                 .and(col("hour_start").lt(instant(to_ms))),
         )?;
-        let mut rows = fold(frame, stored::rows_of, |all: &mut Vec<TruthRow>, more| all.extend(more)).await?;
+        let mut rows = fold(
+            frame,
+            stored::rows_of,
+            |all: &mut Vec<CounterReconciliationRow>, more| all.extend(more),
+        )
+        .await?;
         rows.sort_unstable_by_key(|row| (row.hour_start_ms, row.exporter, row.if_index, row.direction));
         Ok(rows)
     }
@@ -254,11 +271,14 @@ impl Analytics {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub(crate) async fn truth_now(&self, now_ms: i64) -> Result<Vec<TruthRow>, AnalyticsError> {
+    pub(crate) async fn latest_counter_reconciliation(
+        &self,
+        now_ms: i64,
+    ) -> Result<Vec<CounterReconciliationRow>, AnalyticsError> {
         let newest = self.store.truth.snapshot()?;
         let newest = newest.files.values().map(|file| file.max_time_ms).max();
         match newest.filter(|hour_ms| *hour_ms >= now_ms - CURRENT_MAX_AGE_MS) {
-            Some(hour_ms) => self.truth(hour_ms, hour_ms + HOUR_MS).await,
+            Some(hour_ms) => self.counter_reconciliation(hour_ms, hour_ms + HOUR_MS).await,
             None => Ok(Vec::new()),
         }
     }
@@ -270,24 +290,24 @@ enum Pass {
     Range { from_ms: i64, to_ms: i64 },
 }
 
-struct Judged {
-    rows: Vec<TruthRow>,
+struct ReconciledRows {
+    rows: Vec<CounterReconciliationRow>,
     interfaces_skipped: u64,
 }
 
 /// How far the table is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Known {
+struct Completeness {
     flows_sequence: u64,
     counters_sequence: u64,
     until_ms: i64,
 }
 
-impl Known {
-    fn of(truth: &Snapshot) -> Known {
+impl Completeness {
+    fn of(truth: &Snapshot) -> Completeness {
         let property = |name: &str| truth.properties.get(name);
         let sequence = |name| property(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Known {
+        Completeness {
             flows_sequence: sequence(FLOWS_SEQUENCE),
             counters_sequence: sequence(COUNTERS_SEQUENCE),
             until_ms: property(UNTIL).and_then(|text| text.parse().ok()).unwrap_or(i64::MIN),
@@ -304,7 +324,7 @@ impl Known {
 }
 
 /// The hours to judge, ascending: never judged ones up to `until_ms`, and judged ones that newer files touch.
-fn hours_due(known: &Known, until_ms: i64, flows: &Snapshot, counters: &Snapshot) -> Vec<i64> {
+fn hours_due(known: &Completeness, until_ms: i64, flows: &Snapshot, counters: &Snapshot) -> Vec<i64> {
     let floor_ms = until_ms - LOOKBACK_MS;
     let touched = |snapshot: &Snapshot, sequence: u64, hour_ms: i64| {
         let mut files = snapshot.files_between(hour_ms, hour_ms + HOUR_MS);
@@ -385,7 +405,7 @@ impl CounterSeries {
 
     /// The interfaces to compare, in order, and how many were left out. Where several agents of a device tell of one
     /// interface, the one with most samples is believed, the lowest of equals.
-    fn interfaces(self) -> (Vec<Watched>, u64) {
+    fn interfaces(self) -> (Vec<WatchedInterface>, u64) {
         let mut chosen: BTreeMap<(Address, u32), (usize, std::cmp::Reverse<u32>, Series)> = BTreeMap::new();
         for ((exporter, if_index, domain), series) in self.series {
             let candidate = (series.len(), std::cmp::Reverse(domain), series);
@@ -402,7 +422,7 @@ impl CounterSeries {
         }
         let skipped = chosen.len().saturating_sub(INTERFACES_MAX) as u64 + self.crowded_out;
         let watched = chosen.into_iter().take(INTERFACES_MAX);
-        let watched = watched.map(|((exporter, if_index), (_, _, mut series))| Watched {
+        let watched = watched.map(|((exporter, if_index), (_, _, mut series))| WatchedInterface {
             exporter,
             if_index,
             counters: [series.follow(0), series.follow(1)],
@@ -411,7 +431,12 @@ impl CounterSeries {
     }
 }
 
-fn rows_of_hour(hour_ms: i64, watch: &Watch, sums: &Sums, settings: &TruthSettings) -> Vec<TruthRow> {
+fn rows_of_hour(
+    hour_ms: i64,
+    watch: &WatchedInterfaces,
+    sums: &Sums,
+    settings: &CounterReconciliationSettings,
+) -> Vec<CounterReconciliationRow> {
     let nothing = [Observed::default(); 2];
     let observed_at = |position: usize| sums.0.get(position).unwrap_or(&nothing);
     let mut rates: HashMap<Address, u32> = HashMap::new();
@@ -427,7 +452,7 @@ fn rows_of_hour(hour_ms: i64, watch: &Watch, sums: &Sums, settings: &TruthSettin
         for (side, direction) in [Direction::In, Direction::Out].into_iter().enumerate() {
             let observed = &observed_at(position)[side];
             let followed = &watched.counters[side];
-            let (verdict, guess) = judge::judge(&judge::Case {
+            let (verdict, guess) = judge::judge(&judge::Comparison {
                 covered_ms: followed.covered_ms(),
                 counter_bytes: followed.bytes,
                 observed,
@@ -435,7 +460,7 @@ fn rows_of_hour(hour_ms: i64, watch: &Watch, sums: &Sums, settings: &TruthSettin
                 exporter_rate: rates.get(&exporter).copied().unwrap_or(0),
                 tolerance_ppm: settings.tolerance_percent.saturating_mul(10_000),
             });
-            rows.push(TruthRow {
+            rows.push(CounterReconciliationRow {
                 hour_start_ms: hour_ms,
                 exporter,
                 if_index,

@@ -15,7 +15,7 @@ use crate::ratio::Ratio;
 
 /// What is sold at one version of a price.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct VersionSold {
+pub struct VersionSales {
     pub price: PriceId,
     pub customers: i64,
     pub subscriptions: i64,
@@ -27,7 +27,7 @@ pub struct VersionSold {
 
 /// What is sold of an add-on beside subscriptions to the plan.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct AddonSold {
+pub struct AddonSales {
     pub plan: PlanId,
     pub name: String,
     pub subscriptions: i64,
@@ -36,21 +36,21 @@ pub struct AddonSold {
 
 /// What is sold of a plan.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct Sold {
+pub struct PlanSales {
     pub customers: i64,
     pub services: i64,
     pub subscriptions: i64,
     /// Base prices of a month, by currency.
     pub monthly: Vec<Money>,
     /// Versions that somebody is on.
-    pub versions: Vec<VersionSold>,
+    pub versions: Vec<VersionSales>,
     /// Add-ons for services of this kind, those that nobody has too.
-    pub addons: Vec<AddonSold>,
+    pub addons: Vec<AddonSales>,
 }
 
-impl Sold {
+impl PlanSales {
     /// What is sold at one version; `None` where nobody is on it.
-    pub fn version(&self, price: PriceId) -> Option<&VersionSold> {
+    pub fn version(&self, price: PriceId) -> Option<&VersionSales> {
         self.versions.iter().find(|version| version.price == price)
     }
 }
@@ -63,7 +63,7 @@ const RUNNING: &str = "FROM subscriptions s JOIN phases p ON p.subscription_id =
 ///
 /// # Errors
 /// As the database answers, or when a sum does not fit.
-pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<Sold, BillingError> {
+pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<PlanSales, BillingError> {
     let sql = format!(
         "SELECT count(DISTINCT s.customer_id), count(DISTINCT s.service_id), count(*) {RUNNING} AND p.plan_id = $1"
     );
@@ -71,7 +71,7 @@ pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<Sold, 
         .bind(plan.0)
         .fetch_one(&mut *connection)
         .await?;
-    let mut sold = Sold {
+    let mut sold = PlanSales {
         customers: row.try_get(0)?,
         services: row.try_get(1)?,
         subscriptions: row.try_get(2)?,
@@ -98,7 +98,7 @@ pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<Sold, 
             .to_money(currency)?;
         let sum = monthly.entry(currency.to_string()).or_insert(Money::zero(currency));
         *sum = sum.checked_add(of_month)?;
-        sold.versions.push(VersionSold {
+        sold.versions.push(VersionSales {
             price: PriceId(row.try_get(0)?),
             customers: row.try_get(4)?,
             subscriptions: row.try_get(5)?,
@@ -111,7 +111,7 @@ pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<Sold, 
     Ok(sold)
 }
 
-async fn addons(connection: &mut AnyConnection, plan: PlanId) -> Result<Vec<AddonSold>, BillingError> {
+async fn addons(connection: &mut AnyConnection, plan: PlanId) -> Result<Vec<AddonSales>, BillingError> {
     let sql = format!(
         "SELECT a.id, a.name, count(x.plan_id), CAST(coalesce(sum(x.quantity), 0) AS BIGINT) FROM plans a \
          LEFT JOIN (SELECT p.plan_id, p.quantity {RUNNING} AND s.parent_id IN (SELECT s.id {RUNNING} AND p.plan_id = $1)) x \
@@ -124,7 +124,7 @@ async fn addons(connection: &mut AnyConnection, plan: PlanId) -> Result<Vec<Addo
         .await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        found.push(AddonSold {
+        found.push(AddonSales {
             plan: PlanId(row.try_get(0)?),
             name: row.try_get(1)?,
             subscriptions: row.try_get(2)?,

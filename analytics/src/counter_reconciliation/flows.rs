@@ -18,7 +18,7 @@ use schemas::metering::{ExporterTable, MeterDirection, MeterMode, MeteringConfig
 use schemas::sampling::scaled;
 use tables::metering::Boundaries;
 
-use super::counter::Followed;
+use super::counter::CounterCoverage;
 use crate::AnalyticsError;
 use crate::error_bound::Estimate;
 use crate::store::parquet::column;
@@ -31,17 +31,17 @@ const FRAME_BYTES_MIN: u64 = 64;
 
 /// One interface whose counters are followed.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedInterface {
     pub(super) exporter: Address,
     pub(super) if_index: u32,
     /// Received, sent.
-    pub(super) counters: [Followed; 2],
+    pub(super) counters: [CounterCoverage; 2],
 }
 
 /// All of them, and how their exporters' flows are read.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    pub(super) interfaces: Vec<Watched>,
+pub(super) struct WatchedInterfaces {
+    pub(super) interfaces: Vec<WatchedInterface>,
     index: HashMap<(Address, u32), usize>,
     /// How each exporter meters, and in which direction.
     meters: ExporterTable<(MeterMode, MeterDirection)>,
@@ -50,10 +50,10 @@ pub(super) struct Watch {
     boundaries: Boundaries,
 }
 
-impl Watch {
-    pub(super) fn new(interfaces: Vec<Watched>, config: &MeteringConfig) -> Watch {
-        let key = |watched: &Watched| (watched.exporter, watched.if_index);
-        Watch {
+impl WatchedInterfaces {
+    pub(super) fn new(interfaces: Vec<WatchedInterface>, config: &MeteringConfig) -> WatchedInterfaces {
+        let key = |watched: &WatchedInterface| (watched.exporter, watched.if_index);
+        WatchedInterfaces {
             index: interfaces.iter().map(key).zip(0..).collect(),
             interfaces,
             meters: ExporterTable::of(config, |exporter| (exporter.meter, exporter.metered_direction())),
@@ -148,7 +148,7 @@ pub(super) const COLUMNS: [&str; 12] = [
 ];
 
 /// Adds the flows of a batch.
-pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &Watch) -> Result<(), AnalyticsError> {
+pub(super) fn add(sums: &mut Sums, batch: &RecordBatch, watch: &WatchedInterfaces) -> Result<(), AnalyticsError> {
     let start_at = column::<TimestampMillisecondArray>(batch, "start_at")?.values();
     let end_at = column::<TimestampMillisecondArray>(batch, "end_at")?.values();
     let exporters = column::<FixedSizeBinaryArray>(batch, "exporter")?;

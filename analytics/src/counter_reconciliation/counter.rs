@@ -75,11 +75,11 @@ impl Series {
     }
 
     /// What can be followed of one direction (0 received, 1 sent).
-    pub(super) fn follow(&mut self, direction: usize) -> Followed {
+    pub(super) fn follow(&mut self, direction: usize) -> CounterCoverage {
         self.thin();
         let interval_ms = self.usual_interval_ms();
         let gap_ms = (GAP_INTERVALS_MAX * interval_ms + SLOT_MS).min(GAP_MAX_MS);
-        let mut followed = Followed::default();
+        let mut followed = CounterCoverage::default();
         for pair in self.samples.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
             let elapsed_ms = after.at_ms - before.at_ms;
@@ -113,13 +113,13 @@ impl Series {
 
 /// Where a counter could be followed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Followed {
+pub(super) struct CounterCoverage {
     /// Disjoint, ascending; each without its first instant and with its last, as a counter sample has what came before it.
     pub(super) spans: Vec<(i64, i64)>,
     pub(super) bytes: u64,
 }
 
-impl Followed {
+impl CounterCoverage {
     fn add(&mut self, from_ms: i64, to_ms: i64, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         match self.spans.last_mut() {
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    fn followed(samples: &[(i64, u64)]) -> Followed {
+    fn followed(samples: &[(i64, u64)]) -> CounterCoverage {
         let mut series = Series::default();
         for (second, bytes) in samples {
             let sample = Sample {
@@ -217,7 +217,7 @@ mod tests {
         series.follow(0)
     }
 
-    fn spans(followed: &Followed) -> Vec<(i64, i64)> {
+    fn spans(followed: &CounterCoverage) -> Vec<(i64, i64)> {
         followed
             .spans
             .iter()
@@ -233,8 +233,12 @@ mod tests {
             (vec![(0, 90)], 210),
             "whatever order they come in"
         );
-        assert_eq!(followed(&[]), Followed::default());
-        assert_eq!(followed(&[(5, 100)]), Followed::default(), "one sample says nothing");
+        assert_eq!(followed(&[]), CounterCoverage::default());
+        assert_eq!(
+            followed(&[(5, 100)]),
+            CounterCoverage::default(),
+            "one sample says nothing"
+        );
     }
 
     #[test]
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn flows_count_as_far_as_they_overlap() {
-        let spans = Followed {
+        let spans = CounterCoverage {
             spans: vec![(1_000, 2_000), (3_000, 4_000)],
             bytes: 1,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use analytics::truth::{Direction, TruthRow, Verdict, finding_text, percent_text};
+use analytics::counter_reconciliation::{CounterReconciliationRow, Direction, Verdict, finding_text, percent_text};
 use schemas::address::Address;
 use schemas::metering::MeteringConfig;
 use schemas::names::Names;
@@ -18,7 +18,7 @@ const FINDINGS_TOLD: usize = 4;
 /// One direction of one interface in the last whole hour that was checked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = CounterCheck)]
-pub(crate) struct TruthView {
+pub(crate) struct CounterReconciliationView {
     pub(crate) hour_start_ms: i64,
     pub(crate) if_index: u32,
     /// As configured, else `interface 17`.
@@ -37,9 +37,9 @@ pub(crate) struct TruthView {
 }
 
 /// Gives each exporter its part of the check, and a problem for what disagrees.
-pub(crate) fn attach(exporters: &mut [ExporterView], rows: &[TruthRow], metering: &MeteringConfig) {
+pub(crate) fn attach(exporters: &mut [ExporterView], rows: &[CounterReconciliationRow], metering: &MeteringConfig) {
     let names = Names::new(metering);
-    let mut by_exporter: HashMap<Address, Vec<TruthView>> = HashMap::new();
+    let mut by_exporter: HashMap<Address, Vec<CounterReconciliationView>> = HashMap::new();
     for row in rows {
         by_exporter.entry(row.exporter).or_default().push(view(row, &names));
     }
@@ -54,10 +54,10 @@ pub(crate) fn attach(exporters: &mut [ExporterView], rows: &[TruthRow], metering
     }
 }
 
-fn view(row: &TruthRow, names: &Names<'_>) -> TruthView {
+fn view(row: &CounterReconciliationRow, names: &Names<'_>) -> CounterReconciliationView {
     let interface = names.interface(row.exporter, row.if_index);
     let finding = || finding_text(row.ratio_ppm, &names.exporter(row.exporter), &interface, row.guess);
-    TruthView {
+    CounterReconciliationView {
         hour_start_ms: row.hour_start_ms,
         if_index: row.if_index,
         direction: row.direction,
@@ -73,8 +73,8 @@ fn view(row: &TruthRow, names: &Names<'_>) -> TruthView {
     }
 }
 
-fn problems(checked: &[TruthView]) -> Vec<Problem> {
-    let findings: Vec<&TruthView> = checked.iter().filter(|view| view.finding.is_some()).collect();
+fn problems(checked: &[CounterReconciliationView]) -> Vec<Problem> {
+    let findings: Vec<&CounterReconciliationView> = checked.iter().filter(|view| view.finding.is_some()).collect();
     let mut problems: Vec<Problem> = findings
         .iter()
         .take(FINDINGS_TOLD)
@@ -117,13 +117,13 @@ pub(crate) fn hour_words(start_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use analytics::truth::Guess;
+    use analytics::counter_reconciliation::MismatchCause;
     use schemas::metering::ExporterConfig;
 
     const HOUR_14_MS: i64 = 1_749_996_000_000;
 
-    fn row(if_index: u32, verdict: Verdict) -> TruthRow {
-        TruthRow {
+    fn row(if_index: u32, verdict: Verdict) -> CounterReconciliationRow {
+        CounterReconciliationRow {
             hour_start_ms: HOUR_14_MS,
             exporter: "192.0.2.1".parse().unwrap(),
             if_index,
@@ -137,11 +137,11 @@ mod tests {
             ratio_ppm: 610_000,
             bound_ppm: 25_800,
             verdict,
-            guess: (verdict == Verdict::Mismatch).then_some(Guess::SamplingRate),
+            guess: (verdict == Verdict::Mismatch).then_some(MismatchCause::SamplingRate),
         }
     }
 
-    fn attached(rows: &[TruthRow]) -> ExporterView {
+    fn attached(rows: &[CounterReconciliationRow]) -> ExporterView {
         let config = ExporterConfig {
             name: Some("mx1".to_owned()),
             interface_names: [(1, "ae0.0".to_owned())].into(),
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_wrong_rate_of_a_whole_switch_does_not_fill_the_page() {
-        let rows: Vec<TruthRow> = (1..=48).map(|if_index| row(if_index, Verdict::Mismatch)).collect();
+        let rows: Vec<CounterReconciliationRow> = (1..=48).map(|if_index| row(if_index, Verdict::Mismatch)).collect();
         let exporter = attached(&rows);
         assert_eq!(exporter.problems.len(), FINDINGS_TOLD + 1);
         assert!(exporter.problems[FINDINGS_TOLD].advice.starts_with("on 44 more"));

@@ -13,7 +13,7 @@
 //! Table `given_back` has a row for each line that gives a part of an earlier line back, written with its document by
 //! [`record`], which refuses a document that would give back more than is left: whatever computed it, and whoever else wrote
 //! meanwhile. Nothing else writes the table. Amounts are as priced; what the taxes of a part are is for `tax` to say.
-//! What gives back asks [`Left`] first and takes no more; `ledger check` reads the same rows.
+//! What gives back asks [`UncreditedAmounts`] first and takes no more; `ledger check` reads the same rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,20 +22,20 @@ use schemas::ids::{InvoiceId, InvoiceLineId};
 use schemas::money::{Currency, Money};
 use sqlx::{AnyConnection, Row as _};
 
-use super::new_document::{Cause, NewDocument, Written};
+use super::new_document::{CreditCause, NewDocument, Written};
 use crate::BillingError;
 use crate::evidence::Evidence;
 use crate::rating::DraftLine;
 
 /// What was not given back yet of some lines. Taking from it plans what a draft gives back.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Left {
+pub(super) struct UncreditedAmounts {
     minor: HashMap<InvoiceLineId, i64>,
     /// Before the first take.
     before: BTreeMap<InvoiceLineId, i64>,
 }
 
-impl Left {
+impl UncreditedAmounts {
     /// Of these lines.
     ///
     /// # Errors
@@ -43,13 +43,13 @@ impl Left {
     pub(super) async fn of(
         connection: &mut AnyConnection,
         lines: impl IntoIterator<Item = InvoiceLineId>,
-    ) -> Result<Left, BillingError> {
+    ) -> Result<UncreditedAmounts, BillingError> {
         let lines: BTreeSet<InvoiceLineId> = lines.into_iter().collect();
         let lines: Vec<InvoiceLineId> = lines.into_iter().collect();
         let sql = "SELECT l.id, l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM given_back b \
                    WHERE b.of_line_id = l.id), 0) AS BIGINT) FROM invoice_lines l WHERE l.id IN ({values})";
         let rows = bulk::rows_of_values(connection, sql, &lines, |query, line| query.bind(line.0)).await?;
-        let mut left = Left::default();
+        let mut left = UncreditedAmounts::default();
         for row in &rows {
             left.minor.insert(InvoiceLineId(row.try_get(0)?), row.try_get(1)?);
         }
@@ -92,7 +92,7 @@ impl Left {
         connection: &mut AnyConnection,
         said: &BTreeMap<InvoiceLineId, i64>,
     ) -> Result<bool, BillingError> {
-        let now = Left::of(connection, said.keys().copied()).await?;
+        let now = UncreditedAmounts::of(connection, said.keys().copied()).await?;
         Ok(said.iter().all(|(&line, &left_minor)| now.minor(line) == left_minor))
     }
 }
@@ -124,25 +124,29 @@ pub(super) fn shares(amount_minor: i64, left: &[i64]) -> Vec<i64> {
 }
 
 /// A row of the table.
-struct GivenBack {
+struct LineCredit {
     line: InvoiceLineId,
     of_line: InvoiceLineId,
-    cause: Cause,
+    cause: CreditCause,
     priced_minor: i64,
 }
 
 /// Which line a line of a document gives back, and why; `before` is the line before it on the same document.
-fn directly(line: &DraftLine, before: Option<InvoiceLineId>, cause: Cause) -> Option<(InvoiceLineId, Cause)> {
+fn directly(
+    line: &DraftLine,
+    before: Option<InvoiceLineId>,
+    cause: CreditCause,
+) -> Option<(InvoiceLineId, CreditCause)> {
     match &line.evidence {
         // A discount follows the line that it is taken off.
-        Evidence::Discount { .. } => before.map(|before| (before, Cause::Discount)),
+        Evidence::Discount { .. } => before.map(|before| (before, CreditCause::Discount)),
         // Of a discount that is not had for unused days the line is taken back that gave it.
         Evidence::Unused { corrects_line, .. } | Evidence::DiscountUnused { corrects_line, .. } => {
-            Some((*corrects_line, Cause::Unused))
+            Some((*corrects_line, CreditCause::Unused))
         }
         // More usage is a charge of its own.
         Evidence::Adjustment { corrects_line, .. } if line.priced.minor < 0 => {
-            Some((*corrects_line, Cause::Adjustment))
+            Some((*corrects_line, CreditCause::Adjustment))
         }
         Evidence::Reversal {
             corrects_line: Some(corrects_line),
@@ -179,7 +183,7 @@ pub(super) async fn record(
             if let Some((of_line, cause)) = directly(line, before, cause)
                 && line.priced.minor != 0
             {
-                rows.push(GivenBack {
+                rows.push(LineCredit {
                     line: id,
                     of_line,
                     cause,
@@ -207,11 +211,15 @@ pub(super) async fn record(
 }
 
 /// Who takes back a line that gives back, charges again what that gave back; and the other way round.
-async fn charges_behind(connection: &mut AnyConnection, rows: &[GivenBack]) -> Result<Vec<GivenBack>, BillingError> {
-    let is_of_charge = |row: &&GivenBack| {
-        row.priced_minor > 0 && matches!(row.cause, Cause::Discount | Cause::Unused | Cause::Adjustment)
+async fn charges_behind(connection: &mut AnyConnection, rows: &[LineCredit]) -> Result<Vec<LineCredit>, BillingError> {
+    let is_of_charge = |row: &&LineCredit| {
+        row.priced_minor > 0
+            && matches!(
+                row.cause,
+                CreditCause::Discount | CreditCause::Unused | CreditCause::Adjustment
+            )
     };
-    let reversals: Vec<&GivenBack> = rows.iter().filter(|row| !is_of_charge(row)).collect();
+    let reversals: Vec<&LineCredit> = rows.iter().filter(|row| !is_of_charge(row)).collect();
     if reversals.is_empty() {
         return Ok(Vec::new());
     }
@@ -225,13 +233,13 @@ async fn charges_behind(connection: &mut AnyConnection, rows: &[GivenBack]) -> R
     let mut more = Vec::new();
     for row in reversals {
         for &of_line in behind.get(&row.of_line).map_or(&[][..], Vec::as_slice) {
-            more.push(GivenBack { of_line, ..*row });
+            more.push(LineCredit { of_line, ..*row });
         }
     }
     Ok(more)
 }
 
-async fn refuse_too_much(connection: &mut AnyConnection, rows: &[GivenBack]) -> Result<(), BillingError> {
+async fn refuse_too_much(connection: &mut AnyConnection, rows: &[LineCredit]) -> Result<(), BillingError> {
     let lines: BTreeSet<InvoiceLineId> = rows.iter().map(|row| row.of_line).collect();
     let lines: Vec<InvoiceLineId> = lines.into_iter().collect();
     let sql = "SELECT l.id, l.priced_minor, CAST(sum(b.priced_minor) AS BIGINT), i.number, i.currency FROM invoice_lines l \

@@ -10,7 +10,7 @@ use super::{BudgetError, EXCEEDED_PERCENT, Status, reaches};
 use crate::settlement;
 
 /// Notes that something is said in this cycle; false when it was before.
-async fn say_once(
+async fn alert_once(
     connection: &mut AnyConnection,
     status: &Status,
     threshold: i64,
@@ -33,7 +33,7 @@ async fn say_once(
 }
 
 /// What was spent: every threshold that is reached, and that the budget is.
-pub(super) async fn say_spent(
+pub(super) async fn alert_spent(
     connection: &mut AnyConnection,
     status: &Status,
     now_ms: i64,
@@ -45,7 +45,7 @@ pub(super) async fn say_spent(
     let mut said = Vec::new();
     for percent in percentages {
         let is_reached = reaches(status.spent.minor, percent, status.budget.amount);
-        if !is_reached || !say_once(connection, status, percent, "spent", now_ms).await? {
+        if !is_reached || !alert_once(connection, status, percent, "spent", now_ms).await? {
             continue;
         }
         said.push(percent);
@@ -66,7 +66,7 @@ pub(super) async fn say_spent(
 }
 
 /// That the cycle will end over the budget. When it is there already, that was said.
-pub(super) async fn say_forecast(
+pub(super) async fn alert_forecast(
     connection: &mut AnyConnection,
     status: &Status,
     now_ms: i64,
@@ -75,7 +75,7 @@ pub(super) async fn say_forecast(
     if !passes || status.is_exceeded() {
         return Ok(false);
     }
-    if !say_once(connection, status, EXCEEDED_PERCENT, "forecast", now_ms).await? {
+    if !alert_once(connection, status, EXCEEDED_PERCENT, "forecast", now_ms).await? {
         return Ok(false);
     }
     let facts = json!({ "threshold_percent": EXCEEDED_PERCENT, "basis": "forecast" });
@@ -84,7 +84,11 @@ pub(super) async fn say_forecast(
 }
 
 /// That a cycle has begun, where something was said in one before.
-pub(super) async fn say_reset(connection: &mut AnyConnection, status: &Status, now_ms: i64) -> Result<(), BudgetError> {
+pub(super) async fn alert_reset(
+    connection: &mut AnyConnection,
+    status: &Status,
+    now_ms: i64,
+) -> Result<(), BudgetError> {
     let row = sqlx::query(
         "SELECT count(*) FROM budget_alerts a WHERE a.customer_id = $1 AND a.basis <> 'reset' AND a.cycle_start_ms < $2 \
          AND a.cycle_start_ms >= (SELECT CAST(coalesce(max(r.cycle_start_ms), 0) AS BIGINT) FROM budget_alerts r \
@@ -94,7 +98,7 @@ pub(super) async fn say_reset(connection: &mut AnyConnection, status: &Status, n
     .bind(status.cycle.start_ms)
     .fetch_one(&mut *connection)
     .await?;
-    if row.try_get::<i64, _>(0)? == 0 || !say_once(connection, status, 0, "reset", now_ms).await? {
+    if row.try_get::<i64, _>(0)? == 0 || !alert_once(connection, status, 0, "reset", now_ms).await? {
         return Ok(());
     }
     tell(connection, status, EventType::BudgetReset, json!({}), now_ms).await

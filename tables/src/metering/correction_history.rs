@@ -13,14 +13,14 @@ use crate::flow::Boundary;
 
 /// What corrections say of one stretch of time; absent means as configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Stretch {
+pub(super) struct CorrectedSpan {
     pub(super) mode: Option<MeterMode>,
     /// Where the mode is corrected and the metered observation is not, as the mode has it.
     pub(super) direction: Option<CorrectedDirection>,
     external: Option<HashSet<u32>>,
 }
 
-impl Stretch {
+impl CorrectedSpan {
     /// The side that an interface faced, where a correction names the external ones.
     #[inline]
     pub(super) fn boundary(&self, if_index: u32) -> Option<Boundary> {
@@ -35,13 +35,13 @@ impl Stretch {
 
 /// The corrected stretches of all exporters.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct CorrectionHistory {
     /// Ascending and disjoint: start, end, what holds in between.
-    exporters: HashMap<Address, Vec<(i64, i64, Stretch)>>,
+    exporters: HashMap<Address, Vec<(i64, i64, CorrectedSpan)>>,
 }
 
-impl Past {
-    pub(super) fn new(corrections: &[Correction]) -> Past {
+impl CorrectionHistory {
+    pub(super) fn new(corrections: &[Correction]) -> CorrectionHistory {
         let mut of_exporter: HashMap<Address, Vec<&Correction>> = HashMap::new();
         for correction in corrections.iter().filter(|correction| correction.settings.judges()) {
             of_exporter.entry(correction.exporter).or_default().push(correction);
@@ -52,10 +52,10 @@ impl Past {
             let pairs = cuts.windows(2).map(|pair| (pair[0], pair[1]));
             pairs
                 .map(|(from_ms, to_ms)| (from_ms, to_ms, stretch_at(&corrections, from_ms)))
-                .filter(|(_, _, stretch)| *stretch != Stretch::default())
+                .filter(|(_, _, stretch)| *stretch != CorrectedSpan::default())
                 .collect()
         };
-        Past {
+        CorrectionHistory {
             exporters: of_exporter
                 .into_iter()
                 .map(|(exporter, corrections)| (exporter, cut(corrections)))
@@ -64,7 +64,7 @@ impl Past {
     }
 
     #[inline]
-    pub(super) fn at(&self, exporter: Address, end_at_ms: i64) -> Option<&Stretch> {
+    pub(super) fn at(&self, exporter: Address, end_at_ms: i64) -> Option<&CorrectedSpan> {
         if self.exporters.is_empty() {
             return None;
         }
@@ -75,8 +75,8 @@ impl Past {
     }
 }
 
-fn stretch_at(corrections: &[&Correction], at_ms: i64) -> Stretch {
-    let mut stretch = Stretch::default();
+fn stretch_at(corrections: &[&Correction], at_ms: i64) -> CorrectedSpan {
+    let mut stretch = CorrectedSpan::default();
     for correction in corrections.iter().filter(|c| c.covers(c.exporter, at_ms)) {
         let said = &correction.settings;
         if let Some(mode) = said.meter {
@@ -122,7 +122,7 @@ mod tests {
             meter: Some(MeterMode::Boundary),
             ..CorrectionSettings::default()
         };
-        let past = Past::new(&[
+        let past = CorrectionHistory::new(&[
             correction(100, 200, external(&[1])),
             correction(150, 300, egress),
             correction(180, 190, external(&[2])),

@@ -44,8 +44,8 @@ const COUNTED_MAX: u32 = 8_192;
 /// What is known of the directions that a transport session reports.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Twice {
-    /// Records in a row of [`Twice::alone_direction`] alone.
+pub(super) struct DoubleCounting {
+    /// Records in a row of [`DoubleCounting::alone_direction`] alone.
     alone: u32,
     alone_direction: u8,
     /// When records were last followed.
@@ -191,7 +191,7 @@ impl Families {
     }
 }
 
-impl Twice {
+impl DoubleCounting {
     pub(super) fn remembered(&self) -> usize {
         self.counted.observations.len()
     }
