@@ -96,9 +96,9 @@ pub async fn request(
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(asked) = asked {
-            let asked_at_ms: i64 = asked.try_get(0)?;
+            let requested_at_ms: i64 = asked.try_get(0)?;
             return Ok(ResetMailOutcome::TooMany {
-                until_ms: asked_at_ms + span_ms,
+                until_ms: requested_at_ms + span_ms,
             });
         }
     }

@@ -114,7 +114,8 @@ async fn changes_full(
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Option<i64>, VerificationError> {
-    let changes = "SELECT asked_at_ms AS at_ms FROM address_changes WHERE customer_id = $1 AND asked_at_ms > $2";
+    let changes =
+        "SELECT requested_at_ms AS at_ms FROM address_changes WHERE customer_id = $1 AND requested_at_ms > $2";
     full(connection, changes, customer, now_ms).await
 }
 
@@ -166,12 +167,12 @@ pub async fn change_own_address(
     if let Some(until_ms) = full {
         return Ok(VerificationMailOutcome::TooMany { until_ms });
     }
-    sqlx::query("DELETE FROM address_changes WHERE customer_id = $1 AND asked_at_ms <= $2")
+    sqlx::query("DELETE FROM address_changes WHERE customer_id = $1 AND requested_at_ms <= $2")
         .bind(customer.0)
         .bind(now_ms - 24 * HOUR_MS)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("INSERT INTO address_changes (customer_id, asked_at_ms) VALUES ($1, $2)")
+    sqlx::query("INSERT INTO address_changes (customer_id, requested_at_ms) VALUES ($1, $2)")
         .bind(customer.0)
         .bind(now_ms)
         .execute(&mut *connection)

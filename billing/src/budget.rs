@@ -422,7 +422,7 @@ async fn paid_to_unlock(connection: &mut AnyConnection, status: &Status) -> Resu
           AND i.status IN ('finalised', 'partially_paid')) AS open_invoices \
          FROM payments p JOIN budget_alerts a ON a.customer_id = p.customer_id WHERE p.customer_id = $1 \
          AND a.cycle_start_ms = $2 AND a.threshold = $3 AND a.basis = 'spent' AND p.state = 'succeeded' \
-         AND coalesce(p.paid_at_ms, p.updated_at_ms) > a.said_at_ms AND p.note NOT IN ($4, $5) \
+         AND coalesce(p.paid_at_ms, p.updated_at_ms) > a.alerted_at_ms AND p.note NOT IN ($4, $5) \
          AND NOT EXISTS (SELECT 1 FROM payment_reversals v WHERE v.payment_id = p.id)",
     )
     .bind(status.budget.customer.0)

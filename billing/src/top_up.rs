@@ -124,7 +124,7 @@ pub struct TopUp {
     #[serde(skip)]
     counted: PaymentId,
     #[serde(skip)]
-    low_said_at_ms: Option<i64>,
+    low_balance_notified_at_ms: Option<i64>,
 }
 
 /// What a look at a customer's credit came to.
@@ -160,7 +160,7 @@ pub struct TopUpChecks {
 pub async fn settings(db: impl AnyExecutor<'_>, customer: CustomerId) -> Result<Option<TopUp>, TopUpError> {
     let row = sqlx::query(
         "SELECT t.customer_id, t.threshold_minor, t.amount_minor, t.is_enabled, t.declines, t.not_before_ms, t.updated_at_ms, \
-         t.counted_payment_id, t.low_said_at_ms, c.currency FROM top_ups t JOIN customers c ON c.id = t.customer_id \
+         t.counted_payment_id, t.low_balance_notified_at_ms, c.currency FROM top_ups t JOIN customers c ON c.id = t.customer_id \
          WHERE t.customer_id = $1",
     )
     .bind(customer.0)
@@ -410,10 +410,10 @@ async fn note_low(
     balance: Money,
     now_ms: i64,
 ) -> Result<(), TopUpError> {
-    if why.is_some() == top_up.low_said_at_ms.is_some() {
+    if why.is_some() == top_up.low_balance_notified_at_ms.is_some() {
         return Ok(());
     }
-    sqlx::query("UPDATE top_ups SET low_said_at_ms = $2 WHERE customer_id = $1")
+    sqlx::query("UPDATE top_ups SET low_balance_notified_at_ms = $2 WHERE customer_id = $1")
         .bind(top_up.customer.0)
         .bind(why.map(|_| now_ms))
         .execute(&mut *connection)
@@ -538,7 +538,7 @@ fn read(row: &AnyRow) -> Result<TopUp, TopUpError> {
         not_before_ms: row.try_get("not_before_ms")?,
         updated_at_ms: row.try_get("updated_at_ms")?,
         counted: PaymentId(row.try_get("counted_payment_id")?),
-        low_said_at_ms: row.try_get("low_said_at_ms")?,
+        low_balance_notified_at_ms: row.try_get("low_balance_notified_at_ms")?,
     })
 }
 

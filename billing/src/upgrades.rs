@@ -19,7 +19,18 @@ use crate::ledger;
 use crate::testing::Postgres;
 
 /// Columns that a migration gave another name: the migration, the table, before, after.
-const RENAMED: &[(i64, &str, &str, &str)] = &[(11, "coupons", "cycles", "months")];
+const RENAMED: &[(i64, &str, &str, &str)] = &[
+    (11, "coupons", "cycles", "months"),
+    (33, "given_back", "of_line_id", "credited_line_id"),
+    (33, "budget_alerts", "said_at_ms", "alerted_at_ms"),
+    (33, "top_ups", "low_said_at_ms", "low_balance_notified_at_ms"),
+    (33, "address_changes", "asked_at_ms", "requested_at_ms"),
+    (33, "sign_in_attempts", "means", "method"),
+    (33, "held_invoices", "at_ms", "rate_at_ms"),
+];
+
+/// Tables that a migration gave another name: the migration, before, after.
+const RENAMED_TABLES: &[(i64, &str, &str)] = &[(33, "given_back", "line_credits")];
 
 /// Values that a migration moved out of their table: the table, the column they were in, and the query that finds them now.
 const MOVED: &[(&str, &str, &str)] = &[(
@@ -176,10 +187,21 @@ fn name_today<'a>(from: i64, table: &str, column: &'a str) -> &'a str {
     })
 }
 
+/// What a table of version `from` is called today.
+fn table_today(from: i64, table: &str) -> &str {
+    RENAMED_TABLES.iter().fold(table, |name, (version, before, after)| {
+        if *version > from && *before == name {
+            after
+        } else {
+            name
+        }
+    })
+}
+
 /// Every row is there, with the values that it had.
 fn compare(from: i64, before: &BTreeMap<String, Rows>, after: &BTreeMap<String, Rows>) {
     for (table, old) in before {
-        let Some(new) = after.get(table) else {
+        let Some(new) = after.get(table_today(from, table)) else {
             panic!("the upgrade from {from} loses the table {table}");
         };
         let mut new = new.clone();

@@ -18,7 +18,7 @@ async fn alert_once(
     now_ms: i64,
 ) -> Result<bool, BudgetError> {
     let said = sqlx::query(
-        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, said_at_ms) \
+        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, alerted_at_ms) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (customer_id, cycle_start_ms, threshold, basis) DO NOTHING",
     )
     .bind(status.budget.customer.0)
@@ -124,9 +124,9 @@ pub struct Alert {
 /// As the database answers.
 pub async fn alerts(db: impl AnyExecutor<'_>, customer: CustomerId, limit: i64) -> Result<Vec<Alert>, BudgetError> {
     let rows = sqlx::query(
-        "SELECT a.said_at_ms, a.threshold, a.basis, a.spent_minor, a.cycle_start_ms, c.currency FROM budget_alerts a \
+        "SELECT a.alerted_at_ms, a.threshold, a.basis, a.spent_minor, a.cycle_start_ms, c.currency FROM budget_alerts a \
          JOIN customers c ON c.id = a.customer_id WHERE a.customer_id = $1 AND a.basis <> 'reset' \
-         ORDER BY a.said_at_ms DESC, a.cycle_start_ms DESC, a.threshold DESC, a.basis LIMIT $2",
+         ORDER BY a.alerted_at_ms DESC, a.cycle_start_ms DESC, a.threshold DESC, a.basis LIMIT $2",
     )
     .bind(customer.0)
     .bind(limit)
@@ -136,7 +136,7 @@ pub async fn alerts(db: impl AnyExecutor<'_>, customer: CustomerId, limit: i64) 
     for row in &rows {
         let currency: Currency = row.try_get::<String, _>("currency")?.parse()?;
         alerts.push(Alert {
-            at_ms: row.try_get("said_at_ms")?,
+            at_ms: row.try_get("alerted_at_ms")?,
             threshold_percent: row.try_get("threshold")?,
             is_forecast: row.try_get::<String, _>("basis")? == "forecast",
             spent: Money::new(row.try_get("spent_minor")?, currency),

@@ -41,7 +41,7 @@ pub struct HeldInvoice {
     pub held_at_ms: i64,
 }
 
-const SELECT: &str = "SELECT h.id, h.customer_id, c.name, h.due_ms, h.reason, h.country, h.region, h.at_ms, h.vat_id, h.held_at_ms \
+const SELECT: &str = "SELECT h.id, h.customer_id, c.name, h.due_ms, h.reason, h.country, h.region, h.rate_at_ms, h.vat_id, h.held_at_ms \
      FROM held_invoices h JOIN customers c ON c.id = h.customer_id WHERE h.released_at_ms IS NULL";
 
 /// The invoices that wait, of one customer or of all, newest first, at most [`MAX_HELD`].
@@ -173,7 +173,7 @@ async fn hold(
     let id = InvoiceId(next_id(&mut *connection, "invoice").await?);
     let stored = Stored::of(unsettled, draft.due_ms);
     sqlx::query(
-        "INSERT INTO held_invoices (id, customer_id, due_ms, reason, country, region, at_ms, vat_id, held_at_ms) \
+        "INSERT INTO held_invoices (id, customer_id, due_ms, reason, country, region, rate_at_ms, vat_id, held_at_ms) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(id.0)
@@ -228,7 +228,7 @@ async fn hold_again(
         None => known.held_at_ms,
     };
     sqlx::query(
-        "UPDATE held_invoices SET released_at_ms = NULL, held_at_ms = $1, reason = $2, country = $3, region = $4, at_ms = $5, \
+        "UPDATE held_invoices SET released_at_ms = NULL, held_at_ms = $1, reason = $2, country = $3, region = $4, rate_at_ms = $5, \
          vat_id = $6 WHERE id = $7",
     )
     .bind(held_at_ms)
@@ -334,7 +334,7 @@ fn read(row: &AnyRow) -> Result<HeldInvoice, BillingError> {
             RATE => HoldReason::Rate(MissingRate {
                 country: row.try_get("country")?,
                 region: row.try_get("region")?,
-                at_ms: row.try_get("at_ms")?,
+                at_ms: row.try_get("rate_at_ms")?,
             }),
             VAT_NUMBER => HoldReason::VatNumber {
                 number: row.try_get("vat_id")?,

@@ -68,7 +68,7 @@ pub(super) struct ChargedLine {
 }
 
 /// What is left of a line `l`.
-const LEFT: &str = "l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM given_back b WHERE b.of_line_id = l.id), 0) \
+const LEFT: &str = "l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM line_credits b WHERE b.credited_line_id = l.id), 0) \
      AS BIGINT) AS left_minor";
 
 /// The charged months of usage that ended after `since_ms`, of the customers with ids from `first` to `last`, by
@@ -126,7 +126,7 @@ pub(super) async fn charged_usage(
          JOIN invoices i ON i.id = l.invoice_id WHERE c.charge_key IN ({{values}}) \
          AND (l.id = c.line_id OR (l.kind = 'adjustment' AND l.id > c.line_id)) \
          AND (i.status <> 'void' OR (l.kind = 'adjustment' AND NOT EXISTS \
-         (SELECT 1 FROM given_back b WHERE b.of_line_id = l.id AND b.cause = 'rebill'))) ORDER BY l.id"
+         (SELECT 1 FROM line_credits b WHERE b.credited_line_id = l.id AND b.cause = 'rebill'))) ORDER BY l.id"
     );
     let rows = bulk::rows_of_values(connection, &sql, &keys, |query, key| query.bind(&key.key)).await?;
     let mut lines: HashMap<String, Lines> = HashMap::new();

@@ -10,7 +10,7 @@
 //!                                           row (reversal → base)     left 200.00
 //! ```
 //!
-//! Table `given_back` has a row for each line that gives a part of an earlier line back, written with its document by
+//! Table `line_credits` has a row for each line that gives a part of an earlier line back, written with its document by
 //! [`record`], which refuses a document that would give back more than is left: whatever computed it, and whoever else wrote
 //! meanwhile. Nothing else writes the table. Amounts are as priced; what the taxes of a part are is for `tax` to say.
 //! What gives back asks [`UncreditedAmounts`] first and takes no more; `ledger check` reads the same rows.
@@ -46,8 +46,8 @@ impl UncreditedAmounts {
     ) -> Result<UncreditedAmounts, BillingError> {
         let lines: BTreeSet<InvoiceLineId> = lines.into_iter().collect();
         let lines: Vec<InvoiceLineId> = lines.into_iter().collect();
-        let sql = "SELECT l.id, l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM given_back b \
-                   WHERE b.of_line_id = l.id), 0) AS BIGINT) FROM invoice_lines l WHERE l.id IN ({values})";
+        let sql = "SELECT l.id, l.priced_minor - CAST(coalesce((SELECT sum(b.priced_minor) FROM line_credits b \
+                   WHERE b.credited_line_id = l.id), 0) AS BIGINT) FROM invoice_lines l WHERE l.id IN ({values})";
         let rows = bulk::rows_of_values(connection, sql, &lines, |query, line| query.bind(line.0)).await?;
         let mut left = UncreditedAmounts::default();
         for row in &rows {
@@ -198,7 +198,7 @@ pub(super) async fn record(
     }
     let behind = charges_behind(connection, &rows).await?;
     rows.extend(behind);
-    let sql = "INSERT INTO given_back (line_id, of_line_id, cause, priced_minor) VALUES {rows}";
+    let sql = "INSERT INTO line_credits (line_id, credited_line_id, cause, priced_minor) VALUES {rows}";
     bulk::for_rows(connection, sql, 4, &rows, |query, row| {
         query
             .bind(row.line.0)
@@ -223,7 +223,7 @@ async fn charges_behind(connection: &mut AnyConnection, rows: &[LineCredit]) -> 
     if reversals.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "SELECT line_id, of_line_id FROM given_back WHERE line_id IN ({values}) ORDER BY line_id, of_line_id";
+    let sql = "SELECT line_id, credited_line_id FROM line_credits WHERE line_id IN ({values}) ORDER BY line_id, credited_line_id";
     let found = bulk::rows_of_values(connection, sql, &reversals, |query, row| query.bind(row.of_line.0)).await?;
     let mut behind: HashMap<InvoiceLineId, Vec<InvoiceLineId>> = HashMap::new();
     for row in &found {
@@ -243,7 +243,7 @@ async fn refuse_too_much(connection: &mut AnyConnection, rows: &[LineCredit]) ->
     let lines: BTreeSet<InvoiceLineId> = rows.iter().map(|row| row.of_line).collect();
     let lines: Vec<InvoiceLineId> = lines.into_iter().collect();
     let sql = "SELECT l.id, l.priced_minor, CAST(sum(b.priced_minor) AS BIGINT), i.number, i.currency FROM invoice_lines l \
-               JOIN invoices i ON i.id = l.invoice_id JOIN given_back b ON b.of_line_id = l.id WHERE l.id IN ({values}) \
+               JOIN invoices i ON i.id = l.invoice_id JOIN line_credits b ON b.credited_line_id = l.id WHERE l.id IN ({values}) \
                GROUP BY l.id, l.priced_minor, i.number, i.currency";
     for row in bulk::rows_of_values(connection, sql, &lines, |query, line| query.bind(line.0)).await? {
         let (charged, given): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
@@ -267,7 +267,7 @@ async fn refuse_too_much(connection: &mut AnyConnection, rows: &[LineCredit]) ->
 /// As the database answers.
 pub(super) async fn elsewhere(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<Vec<String>, BillingError> {
     let rows = sqlx::query(
-        "SELECT DISTINCT n.number FROM invoice_lines l JOIN given_back b ON b.of_line_id = l.id \
+        "SELECT DISTINCT n.number FROM invoice_lines l JOIN line_credits b ON b.credited_line_id = l.id \
          JOIN invoice_lines g ON g.id = b.line_id JOIN invoices n ON n.id = g.invoice_id \
          WHERE l.invoice_id = $1 AND g.invoice_id <> $1 ORDER BY n.number",
     )

@@ -141,7 +141,8 @@ impl ChargedDocuments {
                 };
                 let corrected = Corrected {
                     group,
-                    charges_more: row.try_get::<i64, _>("lines_more")? > 0 && row.try_get::<i64, _>("given_back")? == 0,
+                    charges_more: row.try_get::<i64, _>("lines_more")? > 0
+                        && row.try_get::<i64, _>("line_credits")? == 0,
                 };
                 let (_, amounts) = corrections.entry(own).or_insert_with(|| (corrected, Vec::new()));
                 amounts.push(amount);
@@ -225,8 +226,8 @@ async fn corrections_of(connection: &mut AnyConnection, invoices: &[InvoiceId]) 
     let sql = format!(
         "SELECT {TAX_COLUMNS}, (SELECT count(*) FROM invoice_lines l WHERE l.invoice_id = t.invoice_id \
          AND l.tax_group = t.tax_group AND l.kind = 'adjustment' AND l.priced_minor > 0) AS lines_more, \
-         (SELECT count(*) FROM invoice_lines l JOIN given_back b ON b.line_id = l.id WHERE l.invoice_id = t.invoice_id \
-         AND l.tax_group = t.tax_group) AS given_back FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id \
+         (SELECT count(*) FROM invoice_lines l JOIN line_credits b ON b.line_id = l.id WHERE l.invoice_id = t.invoice_id \
+         AND l.tax_group = t.tax_group) AS line_credits FROM invoice_taxes t JOIN invoices i ON i.id = t.invoice_id \
          WHERE t.corrects_invoice_id IN ({{values}}) AND i.status <> 'void' ORDER BY i.id, t.position"
     );
     Ok(bulk::rows_of_values(connection, &sql, invoices, |query, invoice| query.bind(invoice.0)).await?)

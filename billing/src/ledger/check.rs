@@ -187,7 +187,7 @@ const CHECKS: [(&str, &str); 20] = [
     (
         "B6",
         "SELECT 'given back of line ' || CAST(l.position AS TEXT) || ' of ' || i.number, CAST(sum(b.priced_minor) AS BIGINT), \
-         l.priced_minor FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id JOIN given_back b ON b.of_line_id = l.id \
+         l.priced_minor FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id JOIN line_credits b ON b.credited_line_id = l.id \
          GROUP BY l.id, l.position, l.priced_minor, i.number \
          HAVING sum(b.priced_minor) > CASE WHEN l.priced_minor > 0 THEN l.priced_minor ELSE 0 END \
          OR sum(b.priced_minor) < CASE WHEN l.priced_minor < 0 THEN l.priced_minor ELSE 0 END ORDER BY 1",
@@ -198,9 +198,9 @@ const CHECKS: [(&str, &str); 20] = [
         "B6",
         "SELECT 'charges that line ' || CAST(l.position AS TEXT) || ' of ' || i.number || ' gives back', \
          CAST(coalesce(sum(b.priced_minor), 0) AS BIGINT), -l.priced_minor FROM invoice_lines l \
-         JOIN invoices i ON i.id = l.invoice_id LEFT JOIN given_back b ON b.line_id = l.id AND NOT EXISTS ( \
-           SELECT 1 FROM given_back d JOIN given_back f ON f.line_id = d.of_line_id \
-           WHERE d.line_id = l.id AND f.of_line_id = b.of_line_id) \
+         JOIN invoices i ON i.id = l.invoice_id LEFT JOIN line_credits b ON b.line_id = l.id AND NOT EXISTS ( \
+           SELECT 1 FROM line_credits d JOIN line_credits f ON f.line_id = d.credited_line_id \
+           WHERE d.line_id = l.id AND f.credited_line_id = b.credited_line_id) \
          WHERE l.priced_minor < 0 AND l.evidence NOT LIKE '{\"kind\":\"item\"%' \
          GROUP BY l.id, l.position, l.priced_minor, i.number \
          HAVING coalesce(sum(b.priced_minor), 0) <> -l.priced_minor ORDER BY 1",
@@ -234,8 +234,8 @@ const CHECKS: [(&str, &str); 20] = [
         "SELECT 'credit from credit notes on ' || i.number, made.credit, CAST(coalesce(paid.settled, 0) AS BIGINT) FROM ( \
            SELECT n.corrects_invoice_id AS invoice_id, CAST(-sum(x.amount_minor) AS BIGINT) AS credit FROM invoices n \
              JOIN allocations x ON x.invoice_id = n.id AND x.source = 'credit' WHERE n.kind = 'credit_note' AND NOT EXISTS ( \
-               SELECT 1 FROM invoice_lines l LEFT JOIN given_back b ON b.line_id = l.id \
-               LEFT JOIN invoice_lines c ON c.id = b.of_line_id WHERE l.invoice_id = n.id AND l.priced_minor <> 0 \
+               SELECT 1 FROM invoice_lines l LEFT JOIN line_credits b ON b.line_id = l.id \
+               LEFT JOIN invoice_lines c ON c.id = b.credited_line_id WHERE l.invoice_id = n.id AND l.priced_minor <> 0 \
                AND (c.id IS NULL OR c.invoice_id <> n.corrects_invoice_id)) \
              GROUP BY n.corrects_invoice_id) made JOIN invoices i ON i.id = made.invoice_id LEFT JOIN ( \
            SELECT invoice_id, sum(amount_minor) AS settled FROM allocations \
@@ -243,7 +243,7 @@ const CHECKS: [(&str, &str); 20] = [
          WHERE made.credit > coalesce(paid.settled, 0) AND NOT EXISTS (SELECT 1 FROM invoice_lines m \
            WHERE m.invoice_id = i.id AND m.priced_minor < 0 AND m.kind <> 'discount') \
          AND NOT EXISTS (SELECT 1 FROM allocations z JOIN invoice_lines l ON l.invoice_id = z.credit_note_id \
-           LEFT JOIN given_back b ON b.line_id = l.id LEFT JOIN invoice_lines c ON c.id = b.of_line_id \
+           LEFT JOIN line_credits b ON b.line_id = l.id LEFT JOIN invoice_lines c ON c.id = b.credited_line_id \
            WHERE z.invoice_id = i.id AND z.source = 'credit_note' AND l.priced_minor <> 0 \
            AND (c.id IS NULL OR c.invoice_id <> i.id)) ORDER BY 1",
     ),

@@ -186,7 +186,7 @@ async fn what_signing_in_left_behind_goes_when_it_is_over() {
     .await;
     for (sql, over_ms) in [
         (
-            "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device) \
+            "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, method, ip, user_agent, is_known_device) \
              VALUES (1, $1 - 1, 1, '', 'signed_in', 'password', '', '', 0), (2, $1, NULL, '', 'wrong_password', '', '', '', 0)",
             attempt_ms,
         ),

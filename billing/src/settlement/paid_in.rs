@@ -44,11 +44,11 @@ enum Movement {
     Paid(i64),
     /// Spent on an invoice, above zero.
     Spent { on: InvoiceId, minor: i64 },
-    /// Credit of a credit note; `by_hand_minor` is what its items say, which nobody paid.
+    /// Credit of a credit note; `manual_minor` is what its items say, which nobody paid.
     Returned {
         of: Option<InvoiceId>,
         minor: i64,
-        by_hand_minor: i64,
+        manual_minor: i64,
     },
     /// Granted, or anything else that no payment is behind.
     Granted(i64),
@@ -84,12 +84,12 @@ impl Wallet {
             Movement::Returned {
                 of,
                 minor,
-                by_hand_minor,
+                manual_minor,
             } => {
                 if let Some(invoice) = of {
                     self.count_up_to(invoice);
                 }
-                let by_hand = by_hand_minor.min(minor);
+                let by_hand = manual_minor.min(minor);
                 let spent = of.and_then(|invoice| self.spent_granted.get_mut(&invoice));
                 let again = spent.map_or(0, |spent| {
                     let again = (minor - by_hand).min(*spent);
@@ -129,7 +129,7 @@ pub(super) async fn paid_in_after(
         "SELECT -p.amount_minor AS minor, t.payment_id, t.invoice_id, i.kind, i.corrects_invoice_id, i.subtotal_minor, \
          i.total_minor, CASE WHEN i.kind = 'credit_note' THEN (SELECT CAST(coalesce(sum(-l.amount_minor), 0) AS BIGINT) \
          FROM invoice_lines l WHERE l.invoice_id = i.id AND l.kind = 'item' AND l.amount_minor < 0 \
-         AND NOT EXISTS (SELECT 1 FROM given_back b WHERE b.line_id = l.id)) ELSE 0 END AS by_hand_minor \
+         AND NOT EXISTS (SELECT 1 FROM line_credits b WHERE b.line_id = l.id)) ELSE 0 END AS manual_minor \
          FROM ledger_accounts a JOIN ledger_postings p ON p.account_id = a.id JOIN ledger_transactions t ON t.id = p.transaction_id \
          LEFT JOIN invoices i ON i.id = t.invoice_id WHERE a.name = $1 ORDER BY t.id, p.position",
     )
@@ -152,7 +152,7 @@ pub(super) async fn paid_in_after(
                 Movement::Returned {
                     of: row.try_get::<Option<i64>, _>("corrects_invoice_id")?.map(InvoiceId),
                     minor,
-                    by_hand_minor: with_tax(row.try_get("by_hand_minor")?, net, total),
+                    manual_minor: with_tax(row.try_get("manual_minor")?, net, total),
                 }
             }
             // It had paid an invoice that is open again, because what was paid in was taken back (`claim.rs`).
@@ -166,7 +166,7 @@ pub(super) async fn paid_in_after(
         wallet.apply(Movement::Returned {
             of: Some(invoice),
             minor: to_credit.minor,
-            by_hand_minor: 0,
+            manual_minor: 0,
         });
     }
     let balance = wallet.paid_in_minor + wallet.granted_minor;
@@ -180,8 +180,8 @@ async fn beside(
 ) -> Result<VecDeque<LineSettlement>, SettlementError> {
     let rows = sqlx::query(
         "SELECT g.invoice_id, l.invoice_id AS source_id, CAST(sum(-g.amount_minor) AS BIGINT) AS minor, s.subtotal_minor, \
-         s.total_minor FROM invoices d JOIN invoice_lines g ON g.invoice_id = d.id JOIN given_back b ON b.line_id = g.id \
-         JOIN invoice_lines l ON l.id = b.of_line_id JOIN invoices s ON s.id = l.invoice_id \
+         s.total_minor FROM invoices d JOIN invoice_lines g ON g.invoice_id = d.id JOIN line_credits b ON b.line_id = g.id \
+         JOIN invoice_lines l ON l.id = b.credited_line_id JOIN invoices s ON s.id = l.invoice_id \
          WHERE d.customer_id = $1 AND d.kind = 'invoice' AND s.id <> d.id AND g.amount_minor < 0 \
          GROUP BY g.invoice_id, l.invoice_id, s.subtotal_minor, s.total_minor \
          UNION ALL SELECT d.id, NULL, CAST(sum(-l.amount_minor) AS BIGINT), d.subtotal_minor, d.total_minor FROM invoices d \
@@ -229,10 +229,10 @@ mod tests {
     fn granted_credit_is_spent_first_and_comes_back_as_what_it_was() {
         let on = InvoiceId(7);
         let spent = |minor| Movement::Spent { on, minor };
-        let returned = |minor, by_hand_minor| Movement::Returned {
+        let returned = |minor, manual_minor| Movement::Returned {
             of: Some(on),
             minor,
-            by_hand_minor,
+            manual_minor,
         };
         for (movements, left) in [
             (vec![Movement::Granted(100)], (0, 100)),
@@ -279,7 +279,7 @@ mod tests {
         let returned = |minor| Movement::Returned {
             of: Some(second),
             minor,
-            by_hand_minor: 0,
+            manual_minor: 0,
         };
         for (beside, movements, left) in [
             // 310.00 granted for the first; its unused days are 210.00 of the second, for which 110.00 were paid.

@@ -72,7 +72,7 @@ impl Books {
             .unwrap();
             if let Some(corrects) = corrects {
                 sqlx::query(
-                    "INSERT INTO given_back (line_id, of_line_id, cause, priced_minor) VALUES ($1, $2, 'credit_note', $3)",
+                    "INSERT INTO line_credits (line_id, credited_line_id, cause, priced_minor) VALUES ($1, $2, 'credit_note', $3)",
                 )
                 .bind(id)
                 .bind(corrects.0)

@@ -17,7 +17,7 @@ pub(crate) struct SignInAttempt<'a> {
     pub(crate) user: Option<UserId>,
     pub(crate) email: &'a str,
     pub(crate) outcome: Outcome,
-    pub(crate) means: &'a str,
+    pub(crate) method: &'a str,
     pub(crate) is_known_device: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn note(
         user: made.user,
         email: if email.contains('@') { email.as_str() } else { "" },
         outcome: made.outcome,
-        means: made.means,
+        method: made.method,
         ip: &agent.ip_text(),
         user_agent: &agent.user_agent,
         is_known_device: made.is_known_device,

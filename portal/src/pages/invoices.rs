@@ -339,8 +339,8 @@ async fn corrected_by(
     let rows = sqlx::query(
         "SELECT id, number FROM invoices WHERE customer_id = $2 AND (id = (SELECT corrects_invoice_id FROM invoices \
          WHERE id = $1) \
-         OR id IN (SELECT o.invoice_id FROM invoice_lines n JOIN given_back g ON g.line_id = n.id \
-         JOIN invoice_lines o ON o.id = g.of_line_id WHERE n.invoice_id = $1)) ORDER BY id",
+         OR id IN (SELECT o.invoice_id FROM invoice_lines n JOIN line_credits g ON g.line_id = n.id \
+         JOIN invoice_lines o ON o.id = g.credited_line_id WHERE n.invoice_id = $1)) ORDER BY id",
     )
     .bind(note.0)
     .bind(customer.0)

@@ -145,7 +145,7 @@ pub(crate) async fn sign_in(
         user: found.as_ref().map(|candidate| candidate.user),
         email: &form.email,
         outcome: Outcome::WrongPassword,
-        means: "",
+        method: "",
         is_known_device: device.is_some(),
     };
     let mut transaction = state.db().begin_write().await?;
@@ -175,7 +175,7 @@ pub(crate) async fn sign_in(
         (jar, Redirect::to(&code::address(next))).into_response()
     } else {
         made.outcome = Outcome::SignedIn;
-        made.means = "password";
+        made.method = "password";
         let who = (candidate.user, candidate.role);
         finish(&state, &mut transaction, jar, &agent, who, made, &form.next).await?
     };

@@ -96,6 +96,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(30, "customer deletion", "030_customer_deletion.sql"),
     migration!(31, "ended credit claims", "031_ended_credit_claims.sql"),
     migration!(AUDIT_SEAL, "audit seal", "032_audit_seal.sql"),
+    migration!(33, "plain names", "033_plain_names.sql"),
 ];
 
 #[cfg(test)]

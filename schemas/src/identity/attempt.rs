@@ -69,7 +69,7 @@ pub struct Attempt {
     #[serde(serialize_with = "by_name")]
     pub outcome: Outcome,
     /// What signed in: `password`, `app`, `recovery_code`; empty where nothing did.
-    pub means: String,
+    pub method: String,
     pub ip: String,
     pub user_agent: String,
     /// The browser had signed the user in before.
@@ -87,7 +87,7 @@ pub struct NewAttempt<'a> {
     /// Empty where what was typed is no address.
     pub email: &'a str,
     pub outcome: Outcome,
-    pub means: &'a str,
+    pub method: &'a str,
     pub ip: &'a str,
     pub user_agent: &'a str,
     pub is_known_device: bool,
@@ -101,7 +101,7 @@ pub async fn note_attempt(
 ) -> Result<(), sqlx::Error> {
     let id = next_id(&mut *connection, "sign_in_attempt").await?;
     sqlx::query(
-        "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device) \
+        "INSERT INTO sign_in_attempts (id, at_ms, user_id, email, outcome, method, ip, user_agent, is_known_device) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(id)
@@ -109,7 +109,7 @@ pub async fn note_attempt(
     .bind(made.user.map(|user| user.0))
     .bind(made.email)
     .bind(made.outcome.name())
-    .bind(made.means)
+    .bind(made.method)
     .bind(made.ip)
     .bind(made.user_agent)
     .bind(i64::from(made.is_known_device))
@@ -138,7 +138,7 @@ pub async fn recent_attempts(
         None => "$1 = 0",
     };
     let sql = sqlx::AssertSqlSafe(format!(
-        "SELECT at_ms, user_id, email, outcome, means, ip, user_agent, is_known_device FROM sign_in_attempts \
+        "SELECT at_ms, user_id, email, outcome, method, ip, user_agent, is_known_device FROM sign_in_attempts \
          WHERE {of_whom} AND at_ms >= $2 ORDER BY id DESC LIMIT $3"
     ));
     let rows = sqlx::query(sql)
@@ -159,7 +159,7 @@ fn read(row: &AnyRow) -> Result<Attempt, sqlx::Error> {
         user: row.try_get::<Option<i64>, _>("user_id")?.map(UserId),
         email: row.try_get("email")?,
         outcome,
-        means: row.try_get("means")?,
+        method: row.try_get("method")?,
         ip: row.try_get("ip")?,
         user_agent: row.try_get("user_agent")?,
         is_known_device: row.try_get::<i64, _>("is_known_device")? != 0,

@@ -333,7 +333,7 @@ async fn browsers_links_and_attempts() {
         user: Some(ada),
         email: "ada@example.net",
         outcome: Outcome::WrongPassword,
-        means: "",
+        method: "",
         ip: "192.0.2.7",
         user_agent: "Browser",
         is_known_device: false,

@@ -181,7 +181,7 @@ impl SignIns {
             None => None,
         };
         let attempts = auth::recent_attempts(database.pool(), user, now_ms(&database).await?, self.limit).await?;
-        let columns = ["at", "user", "email", "result", "means", "ip", "browser"];
+        let columns = ["at", "user", "email", "result", "method", "ip", "browser"];
         let mut listing = Listing::new(columns.map(text));
         for attempt in attempts {
             listing.row([
@@ -189,7 +189,7 @@ impl SignIns {
                 attempt.user.map(shown).into(),
                 attempt.email.into(),
                 attempt.outcome.name().into(),
-                attempt.means.into(),
+                attempt.method.into(),
                 attempt.ip.into(),
                 auth::device_name(&attempt.user_agent).into(),
             ]);

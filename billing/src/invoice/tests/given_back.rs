@@ -592,11 +592,12 @@ async fn b6_a_note_that_is_issued_while_invoices_are_drafted_counts() {
 }
 
 async fn rows(database: &Database) -> Vec<(i64, i64, String, i64)> {
-    let rows =
-        sqlx::query("SELECT line_id, of_line_id, cause, priced_minor FROM given_back ORDER BY line_id, of_line_id")
-            .fetch_all(database.pool())
-            .await
-            .unwrap();
+    let rows = sqlx::query(
+        "SELECT line_id, credited_line_id, cause, priced_minor FROM line_credits ORDER BY line_id, credited_line_id",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
     use sqlx::Row as _;
     rows.iter()
         .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
@@ -607,7 +608,7 @@ async fn rows(database: &Database) -> Vec<(i64, i64, String, i64)> {
 async fn migrated(database: &Database) -> Vec<(i64, i64, String, i64)> {
     use sqlx::Executor as _;
     let mut transaction = database.begin_write().await.unwrap();
-    transaction.execute("DROP TABLE given_back").await.unwrap();
+    transaction.execute("DROP TABLE line_credits").await.unwrap();
     let sql = include_str!("../../../../schemas/sql/003_given_back.sql");
     transaction.execute(sqlx::raw_sql(sql)).await.unwrap();
     transaction.commit().await.unwrap();
@@ -667,7 +668,7 @@ async fn notes_of_before_are_laid_over_the_charges_in_their_order() {
             let line = note.lines[0].id.0;
             for sql in [
                 format!(
-                    "DELETE FROM given_back WHERE line_id IN (SELECT id FROM invoice_lines WHERE invoice_id = {})",
+                    "DELETE FROM line_credits WHERE line_id IN (SELECT id FROM invoice_lines WHERE invoice_id = {})",
                     note.invoice.id.0
                 ),
                 format!(
@@ -719,15 +720,15 @@ async fn notes_of_before_are_laid_over_the_charges_in_their_order() {
 async fn b6_the_check_finds_what_was_given_back_twice_and_credit_without_a_cause() {
     for (sql, found) in [
         (
-            "UPDATE given_back SET priced_minor = priced_minor + 1 WHERE of_line_id = 1",
+            "UPDATE line_credits SET priced_minor = priced_minor + 1 WHERE credited_line_id = 1",
             "given back of line 1 of INV-2026-000001: 31001 minor units instead of 31000",
         ),
         (
-            "INSERT INTO given_back (line_id, of_line_id, cause, priced_minor) VALUES (1, 1, 'unused', 21000)",
+            "INSERT INTO line_credits (line_id, credited_line_id, cause, priced_minor) VALUES (1, 1, 'unused', 21000)",
             "given back of line 1 of INV-2026-000001: 52000 minor units instead of 31000",
         ),
         (
-            "DELETE FROM given_back",
+            "DELETE FROM line_credits",
             "charges that line 1 of CN-2026-000001 gives back: 0 minor units instead of 31000",
         ),
         (

@@ -160,7 +160,7 @@ async fn movements_tell_where_credit_came_from_with_the_balance_after_each() {
 async fn movements_and_alerts_are_read_from_postgresql_too() {
     let buyer = Buyer::of(World::on_postgres().await).await;
     sqlx::query(
-        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, said_at_ms) \
+        "INSERT INTO budget_alerts (customer_id, cycle_start_ms, threshold, basis, spent_minor, alerted_at_ms) \
          VALUES ($1, 7, 75, 'spent', 1500, 9)",
     )
     .bind(buyer.customer.0)

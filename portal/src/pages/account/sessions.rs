@@ -64,7 +64,7 @@ pub(crate) struct AttemptRow {
     pub(crate) at: String,
     pub(crate) outcome: &'static str,
     /// With what, where it went well.
-    pub(crate) means: &'static str,
+    pub(crate) method: &'static str,
     pub(crate) badge: &'static str,
     pub(crate) ip: String,
     pub(crate) device: String,
@@ -77,7 +77,7 @@ impl AttemptRow {
         AttemptRow {
             at: format::minute(attempt.at_ms, zone),
             outcome: attempt.outcome.label(),
-            means: match attempt.means.as_str() {
+            method: match attempt.method.as_str() {
                 "app" => "with a code of the app",
                 "recovery_code" => "with a recovery code",
                 _ => "",

@@ -197,8 +197,8 @@ pub(super) fn href(invoice: InvoiceId) -> String {
 
 /// The documents that a credit note gives back of, by its lines or as a whole.
 const CORRECTED_BY: &str = "WHERE id = (SELECT corrects_invoice_id FROM invoices WHERE id = $1) OR id IN \
-     (SELECT o.invoice_id FROM invoice_lines n JOIN given_back g ON g.line_id = n.id \
-     JOIN invoice_lines o ON o.id = g.of_line_id WHERE n.invoice_id = $1)";
+     (SELECT o.invoice_id FROM invoice_lines n JOIN line_credits g ON g.line_id = n.id \
+     JOIN invoice_lines o ON o.id = g.credited_line_id WHERE n.invoice_id = $1)";
 
 /// Documents by a condition on one id.
 async fn notes(state: &AppState, condition: &'static str, id: InvoiceId) -> Result<Vec<NoteRow>, Failure> {

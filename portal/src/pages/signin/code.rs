@@ -112,7 +112,7 @@ pub(crate) async fn check(
         user: Some(pending.user),
         email: &pending.email,
         outcome: Outcome::WrongCode,
-        means: "",
+        method: "",
         is_known_device: device.is_some(),
     };
     let mut transaction = state.db().begin_write().await?;
@@ -123,7 +123,7 @@ pub(crate) async fn check(
     };
     let vault = state.db().vault();
     let accepted = second_factor::accept(&mut transaction, vault, pending.user, typed, now_ms).await?;
-    let Some(means) = accepted else {
+    let Some(method) = accepted else {
         attempts::note(&mut transaction, made, &agent, now_ms).await?;
         transaction.commit().await?;
         state.sign_in_counts().attempt(made.outcome);
@@ -141,13 +141,13 @@ pub(crate) async fn check(
     };
     made.outcome = Outcome::SignedIn;
     // Who had to use a recovery code is shown how many are left.
-    let next = match means {
+    let next = match method {
         SecondFactorMethod::App => {
-            made.means = "app";
+            made.method = "app";
             next
         }
         SecondFactorMethod::RecoveryCode => {
-            made.means = "recovery_code";
+            made.method = "recovery_code";
             tracing::warn!(ip = %agent.ip, user = %pending.user, "a recovery code was used");
             let (user, ip) = (pending.user, agent.ip_text());
             notice::second_factor_changed(&mut transaction, user, "recovery_code_used", &ip, now_ms).await?;
