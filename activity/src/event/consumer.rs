@@ -79,14 +79,14 @@ pub struct Handled {
 /// handled before stays so.
 pub async fn consume(database: &Database, consumer: &dyn Consumer, now_ms: i64) -> Result<Handled, EventError> {
     let mut done = Handled::default();
-    let mut set_aside = SkippedEvents::default();
-    retry(database, consumer, now_ms, &mut done, &mut set_aside).await?;
+    let mut skipped = SkippedEvents::default();
+    retry(database, consumer, now_ms, &mut done, &mut skipped).await?;
     loop {
         // Asked first without a lock: most of the time there is nothing to do.
         let position = position(database, consumer, now_ms).await?;
         let ids = ids_after(database.pool(), position, BATCH).await?;
         let Some(&last) = ids.last() else {
-            return set_aside.into_result(consumer, done);
+            return skipped.into_result(consumer, done);
         };
         match handle_up_to(database, consumer, last, now_ms, &mut done).await {
             Ok(()) => continue,
@@ -97,7 +97,7 @@ pub async fn consume(database: &Database, consumer: &dyn Consumer, now_ms: i64) 
             if let Err(error) = handle_up_to(database, consumer, id, now_ms, &mut done).await {
                 let error = of_database(error)?;
                 set_aside(database, consumer, id, &error, now_ms).await?;
-                set_aside.add(id, error);
+                skipped.add(id, error);
             }
         }
     }
@@ -321,7 +321,7 @@ async fn retry(
     consumer: &dyn Consumer,
     now_ms: i64,
     done: &mut Handled,
-    set_aside: &mut SkippedEvents,
+    skipped: &mut SkippedEvents,
 ) -> Result<(), EventError> {
     let sql = "SELECT event_id FROM event_retries WHERE consumer = $1 ORDER BY event_id LIMIT $2";
     let rows = sqlx::query(sql)
@@ -343,7 +343,7 @@ async fn retry(
             .bind(id.0)
             .execute(database.pool())
             .await?;
-            set_aside.add(id, error);
+            skipped.add(id, error);
         }
     }
     Ok(())

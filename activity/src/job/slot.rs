@@ -112,7 +112,7 @@ impl Slot {
         let stored = JobRow {
             name: job.name(),
             instance,
-            ..Stored::default()
+            ..JobRow::default()
         };
         Slot {
             name: job.name(),

@@ -75,7 +75,7 @@ pub async fn sold(connection: &mut AnyConnection, plan: PlanId) -> Result<PlanSa
         customers: row.try_get(0)?,
         services: row.try_get(1)?,
         subscriptions: row.try_get(2)?,
-        ..Sold::default()
+        ..PlanSales::default()
     };
     let sql = format!(
         "SELECT r.id, r.currency, r.base_minor, r.cycle_months, x.customers, x.subscriptions, x.quantity FROM prices r \

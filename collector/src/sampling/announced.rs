@@ -327,7 +327,7 @@ impl From<StoredRates> for DomainRates {
         }
         let whole = |rate| StoredAnnouncement {
             rate: SamplingRate::whole(rate),
-            ..Announced::default()
+            ..StoredAnnouncement::default()
         };
         if let Some(rate) = stored.plain {
             rates.announced.insert(WHOLE_DOMAIN, whole(rate));

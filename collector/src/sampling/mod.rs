@@ -316,7 +316,7 @@ mod tests {
     fn sampler(sampler: u64) -> FlowScope {
         FlowScope {
             sampler,
-            ..Named::template(256)
+            ..FlowScope::template(256)
         }
     }
 
@@ -538,7 +538,7 @@ mod tests {
                 in_if,
                 out_if,
                 direction,
-                ..Named::template(256)
+                ..FlowScope::template(256)
             };
             plain_rate(&announced, named)
         };
@@ -587,7 +587,7 @@ mod tests {
         let crossing = |in_if, out_if| FlowScope {
             in_if,
             out_if,
-            ..Named::template(256)
+            ..FlowScope::template(256)
         };
         assert_eq!(
             plain_rate(&rates, crossing(513, 514)).0,
@@ -675,7 +675,7 @@ mod tests {
         let rates: AnnouncedRates = serde_json::from_value(stored).unwrap();
         let interface = FlowScope {
             in_if: 513,
-            ..Named::template(256)
+            ..FlowScope::template(256)
         };
         let found = [sampler(7), interface, sampler(0)].map(|named| plain_rate(&rates, named).0);
         assert_eq!((found, rates.samplers()), ([40, 50, 30], 3));
@@ -688,7 +688,7 @@ mod tests {
         rates.announce(template(DOMAIN, 301), &[says(WHOLE_DOMAIN, 100)], ROOM, NOW_MS);
         let named = FlowScope {
             in_if: 1,
-            ..Named::template(256)
+            ..FlowScope::template(256)
         };
         assert_eq!(plain_rate(&rates, named), (1000, SamplingSource::OptionsInterface));
         assert_eq!(rates.end_of_template(template(OTHER, 300)), 0, "of another domain");
@@ -702,7 +702,7 @@ mod tests {
         const HALF_HOUR_MS: i64 = 1_800_000;
         let named = FlowScope {
             in_if: 1,
-            ..Named::template(256)
+            ..FlowScope::template(256)
         };
         // The collector hears nothing for three days, then the domain's rate first.
         let mut rates = AnnouncedRates::default();

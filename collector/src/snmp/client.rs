@@ -134,7 +134,7 @@ pub(super) async fn ask(
     let uptime = client.get(&Oid::from_slice(&SYS_UPTIME)).await.map_err(failed)?;
     let mut answer = PollResult {
         uptime_centiseconds: uptime.varbinds.first().map_or(0, |bound| unsigned(&bound.value)) as u32,
-        ..Answer::default()
+        ..PollResult::default()
     };
     let octets = octets(&client).await?;
     if octets.is_empty() {

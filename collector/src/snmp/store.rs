@@ -70,7 +70,7 @@ fn commit(tables: &Tables, number: u64, rows: Vec<InterfaceCounters>) -> Result<
     let gathered = GatheredRows {
         first_received_ms: rows.iter().map(|row| row.received_at_ms).min(),
         counters: rows,
-        ..Gathered::default()
+        ..GatheredRows::default()
     };
     let prepared = Prepared::new(token, &format!("{WRITER}-{number:08}"), gathered);
     let mut written = Written::default();

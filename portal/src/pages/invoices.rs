@@ -258,7 +258,7 @@ impl PageMessages {
     fn problem(text: &'static str) -> PageMessages {
         PageMessages {
             problem: Some(text),
-            ..Told::default()
+            ..PageMessages::default()
         }
     }
 }
