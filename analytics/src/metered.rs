@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use schemas::address::Address;
 use schemas::inventory::Service;
@@ -80,6 +81,7 @@ impl MeteredUsage {
     }
 }
 
+#[async_trait]
 impl UsageSource for MeteredUsage {
     fn guards(&self) -> MeasureGuards {
         self.guards

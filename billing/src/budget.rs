@@ -169,9 +169,9 @@ fn reaches(spent_minor: i64, percent: i64, amount: Money) -> bool {
 ///
 /// # Errors
 /// When usage cannot be measured, or the customer does not exist.
-pub async fn unlock_by_payment<U: UsageSource>(
+pub async fn unlock_by_payment(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<bool, BudgetError> {
@@ -183,9 +183,9 @@ pub async fn unlock_by_payment<U: UsageSource>(
 ///
 /// # Errors
 /// When usage cannot be measured, or the customer does not exist.
-pub async fn status<U: UsageSource>(
+pub async fn status(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Option<Status>, BudgetError> {
@@ -208,9 +208,9 @@ pub async fn status<U: UsageSource>(
 ///
 /// # Errors
 /// When usage cannot be measured, or the customer does not exist; then nothing is changed.
-pub async fn check<U: UsageSource>(
+pub async fn check(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Option<BudgetCheck>, BudgetError> {
@@ -232,11 +232,7 @@ pub async fn check<U: UsageSource>(
 ///
 /// # Errors
 /// When the database or usage cannot be read at all.
-pub async fn check_all<U: UsageSource>(
-    database: &Database,
-    usage: &U,
-    now_ms: i64,
-) -> Result<BudgetChecks, BudgetError> {
+pub async fn check_all(database: &Database, usage: &dyn UsageSource, now_ms: i64) -> Result<BudgetChecks, BudgetError> {
     let mut all = BudgetChecks::default();
     let mut after = CustomerId(0);
     loop {
@@ -272,9 +268,9 @@ pub async fn check_all<U: UsageSource>(
     }
 }
 
-async fn check_with_retry<U: UsageSource>(
+async fn check_with_retry(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     stamp: Stamp,
     previews: &mut Previews,

@@ -6,8 +6,7 @@
 #[cfg(test)]
 pub(crate) mod script;
 
-use std::future::Future;
-
+use async_trait::async_trait;
 use schemas::ids::{CustomerId, InvoiceId, PaymentId, PaymentMethodId};
 use schemas::money::Money;
 use sqlx::{AnyExecutor, Row as _};
@@ -61,14 +60,11 @@ schemas::error_codes! {
 }
 
 /// Charges saved payment methods.
+#[async_trait]
 pub trait Charger: Send + Sync {
     /// Charges once. Whoever asks again asks for another charge; at most one of an invoice, and one top-up of a customer, is
     /// under way.
-    fn charge(
-        &self,
-        order: ChargeOrder<'_>,
-        now_ms: i64,
-    ) -> impl Future<Output = Result<ChargeResult, ChargerError>> + Send;
+    async fn charge(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<ChargeResult, ChargerError>;
 }
 
 /// The payment method that a customer is charged by.

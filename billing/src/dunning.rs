@@ -118,7 +118,7 @@ pub struct Collected {
 ///
 /// # Errors
 /// When the database cannot be read at all; what fails for one invoice is in [`Collected::failed`].
-pub async fn run<C: Charger>(database: &Database, charger: &C, now_ms: i64) -> Result<Collected, DunningError> {
+pub async fn run(database: &Database, charger: &dyn Charger, now_ms: i64) -> Result<Collected, DunningError> {
     let terms = terms(database.pool()).await?;
     let schedule = &terms.schedule().map_err(TermsError::from)?;
     let mut collected = Collected {
@@ -197,9 +197,9 @@ async fn begin(database: &Database, now_ms: i64) -> Result<u64, DunningError> {
     Ok(begun)
 }
 
-async fn collect<C: Charger>(
+async fn collect(
     database: &Database,
-    charger: &C,
+    charger: &dyn Charger,
     schedule: &Schedule,
     invoice: InvoiceId,
     now_ms: i64,

@@ -134,9 +134,9 @@ pub struct IdleFreePlans {
 ///
 /// # Errors
 /// When the database or usage cannot be read.
-pub async fn end_idle_free_plans<U: schemas::usage::UsageSource>(
+pub async fn end_idle_free_plans(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     now_ms: i64,
 ) -> Result<IdleFreePlans, BillingError> {
     let since_ms = now_ms - (FREE_PLAN_IDLE_MS - FREE_PLAN_WARNING_MS);

@@ -148,9 +148,9 @@ pub struct NextCharge {
 ///
 /// # Errors
 /// Why it cannot be done, or as the database and whoever measures usage answer.
-pub async fn quote<U: UsageSource>(
+pub async fn quote(
     db: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     request: Request<'_>,
     now_ms: i64,
@@ -214,9 +214,9 @@ pub async fn quote<U: UsageSource>(
 ///
 /// # Errors
 /// Why it cannot be done, or as the database and whoever measures usage answer.
-pub async fn quote_at<U: UsageSource>(
+pub async fn quote_at(
     db: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     request: Request<'_>,
     at_ms: i64,
@@ -322,9 +322,9 @@ pub async fn carry_out(
 /// # Errors
 /// When usage cannot be measured, or as the database answers. What was carried out stays: whatever is due is finalised in the
 /// background, as every renewal is.
-pub async fn invoice_at_once<U: UsageSource>(
+pub async fn invoice_at_once(
     db: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     subscription: SubscriptionId,
     now_ms: i64,
@@ -342,9 +342,9 @@ pub async fn invoice_at_once<U: UsageSource>(
 ///
 /// # Errors
 /// When a period does not fit the calendar, or as the database and whoever measures usage answer.
-pub async fn next_charge<U: UsageSource>(
+pub async fn next_charge(
     db: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     contract: &Contract,
     now_ms: i64,
 ) -> Result<Option<Draft>, BillingError> {

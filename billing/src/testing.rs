@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use fixtures::postgres::TestDatabase;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -193,6 +194,7 @@ fn billed(mode: UsageMode, bytes_in: u64, bytes_out: u64) -> u64 {
     }
 }
 
+#[async_trait]
 impl UsageSource for FakeUsage {
     fn guards(&self) -> MeasureGuards {
         *self.guards.lock().unwrap()

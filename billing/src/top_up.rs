@@ -238,7 +238,7 @@ pub async fn disable(connection: &mut AnyConnection, customer: CustomerId, now_m
 ///
 /// # Errors
 /// When the database cannot be read at all.
-pub async fn check_all<C: Charger>(database: &Database, charger: &C, now_ms: i64) -> Result<TopUpChecks, TopUpError> {
+pub async fn check_all(database: &Database, charger: &dyn Charger, now_ms: i64) -> Result<TopUpChecks, TopUpError> {
     let mut all = TopUpChecks::default();
     let mut after = CustomerId(0);
     loop {
@@ -266,9 +266,9 @@ pub async fn check_all<C: Charger>(database: &Database, charger: &C, now_ms: i64
 ///
 /// # Errors
 /// As the database or the charger answers; then it is tried again when the claim has run out.
-pub async fn check<C: Charger>(
+pub async fn check(
     database: &Database,
-    charger: &C,
+    charger: &dyn Charger,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<TopUpCheck, TopUpError> {

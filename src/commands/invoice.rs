@@ -213,7 +213,7 @@ async fn close(customer: Option<CustomerId>, data: &Data) -> anyhow::Result<()> 
             None => {
                 let progress = Progress::counted("closing customers", 0);
                 let tell = |done: usize, of: usize| progress.set_of(done as u64, of as u64);
-                let closing = invoice::close_all_with_progress(&database, &usage, now_ms, tell).await?;
+                let closing = invoice::close_all_with_progress(&database, &usage, now_ms, &tell).await?;
                 progress.clear();
                 closing
             }

@@ -69,9 +69,8 @@ impl Job for Close {
 
     async fn run(&self, run: &Context) -> Result<RunReport, RunError> {
         let usage = self.books.usage();
-        let closing = invoice::close_all_with_progress(&self.books.database, &usage, run.now_ms, |done, total| {
-            run.progress(done as u64, total as u64, "customers");
-        });
+        let progress = |done, total| run.progress(done as u64, total as u64, "customers");
+        let closing = invoice::close_all_with_progress(&self.books.database, &usage, run.now_ms, &progress);
         let closing = closing.await.context("due charges could not be invoiced")?;
         let invoices = closing.invoices.len();
         if invoices > 0 {

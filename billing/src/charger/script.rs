@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use async_trait::async_trait;
 use schemas::db::{Database, next_id};
 use schemas::inventory;
 
@@ -93,6 +94,7 @@ impl Script {
     }
 }
 
+#[async_trait]
 impl Charger for Script {
     async fn charge(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<ChargeResult, ChargerError> {
         let mut transaction = self.database.begin_write().await.unwrap();

@@ -87,9 +87,9 @@ const IS_FOR_A_NEW_METHOD: &str = "d.step >= $2 AND (i.due_at_ms <= $1 \
 ///
 /// # Errors
 /// When the database cannot be read at all; what fails for one invoice is in [`Collected::failed`].
-pub(super) async fn charge_new_methods<C: Charger>(
+pub(super) async fn charge_new_methods(
     database: &Database,
-    charger: &C,
+    charger: &dyn Charger,
     now_ms: i64,
     collected: &mut Collected,
 ) -> Result<(), DunningError> {

@@ -78,9 +78,9 @@ impl Closing {
 ///
 /// # Errors
 /// When the customer does not exist or usage cannot be measured.
-pub async fn preview<U: UsageSource>(
+pub async fn preview(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Vec<Draft>, BillingError> {
@@ -101,9 +101,9 @@ pub(crate) struct Previews {
 ///
 /// # Errors
 /// When usage cannot be measured at all.
-pub(crate) async fn preview_between<U: UsageSource>(
+pub(crate) async fn preview_between(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     (first, last): (CustomerId, CustomerId),
     now_ms: i64,
 ) -> Result<Previews, BillingError> {
@@ -123,9 +123,9 @@ pub(crate) async fn preview_between<U: UsageSource>(
 /// # Errors
 /// When the customer does not exist, usage cannot be measured, or an invariant does not hold; then nothing of the invoice
 /// in question is written.
-pub async fn close<U: UsageSource>(
+pub async fn close(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     now_ms: i64,
 ) -> Result<Closing, BillingError> {
@@ -143,19 +143,19 @@ pub async fn close<U: UsageSource>(
 ///
 /// # Errors
 /// When the database or usage cannot be read at all.
-pub async fn close_all<U: UsageSource>(database: &Database, usage: &U, now_ms: i64) -> Result<Closing, BillingError> {
-    close_all_with_progress(database, usage, now_ms, |_, _| {}).await
+pub async fn close_all(database: &Database, usage: &dyn UsageSource, now_ms: i64) -> Result<Closing, BillingError> {
+    close_all_with_progress(database, usage, now_ms, &|_, _| {}).await
 }
 
 /// [`close_all`], which tells `progress` how many customers it has looked at, and how many there are.
 ///
 /// # Errors
 /// As [`close_all`].
-pub async fn close_all_with_progress<U: UsageSource>(
+pub async fn close_all_with_progress(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     now_ms: i64,
-    progress: impl Fn(usize, usize),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Closing, BillingError> {
     guard::check(database.pool()).await?;
     let rows = sqlx::query("SELECT id FROM customers ORDER BY id")
@@ -175,9 +175,9 @@ pub async fn close_all_with_progress<U: UsageSource>(
     Ok(closing)
 }
 
-async fn close_between<U: UsageSource>(
+async fn close_between(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     between: (CustomerId, CustomerId),
     now_ms: i64,
     closing: &mut Closing,

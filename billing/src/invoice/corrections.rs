@@ -52,9 +52,9 @@ impl Months {
     ///
     /// # Errors
     /// As the database answers, or when marks cannot be read.
-    pub(super) async fn changed<U: UsageSource>(
+    pub(super) async fn changed(
         connection: &mut AnyConnection,
-        usage: &U,
+        usage: &dyn UsageSource,
         between: (CustomerId, CustomerId),
         now_ms: i64,
         pending: &[AttributionChange],
@@ -102,8 +102,8 @@ fn awaits_usage(contract: &Contract) -> bool {
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) async fn marks<U: UsageSource>(
-    usage: &U,
+pub(super) async fn marks(
+    usage: &dyn UsageSource,
     times: BTreeSet<(i64, i64)>,
 ) -> Result<HashMap<(i64, i64), String>, BillingError> {
     let times: Vec<(i64, i64)> = times.into_iter().collect();

@@ -128,9 +128,9 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// When usage cannot be measured at all.
-pub(super) async fn prepare<U: UsageSource>(
+pub(super) async fn prepare(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     between: (CustomerId, CustomerId),
     now_ms: i64,
     current: OpenPeriods,
@@ -149,9 +149,9 @@ pub(super) async fn prepare<U: UsageSource>(
 ///
 /// # Errors
 /// As the database answers, or when it cannot be told what usage is measured from.
-pub(super) async fn load_all<U: UsageSource>(
+pub(super) async fn load_all(
     connection: &mut AnyConnection,
-    usage: &U,
+    usage: &dyn UsageSource,
     between: (CustomerId, CustomerId),
     until_ms: i64,
     current: OpenPeriods,
@@ -198,9 +198,9 @@ pub(super) async fn load_all<U: UsageSource>(
 ///
 /// # Errors
 /// When usage cannot be measured at all.
-pub(super) async fn draft_all<U: UsageSource>(
+pub(super) async fn draft_all(
     loaded: Loaded,
-    usage: &U,
+    usage: &dyn UsageSource,
     now_ms: i64,
 ) -> Result<Preparation, BillingError> {
     let Loaded {

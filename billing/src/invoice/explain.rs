@@ -81,9 +81,9 @@ pub struct Explanation {
 ///
 /// # Errors
 /// When the invoice does not exist or the flows cannot be read.
-pub async fn recompute<U: UsageSource>(
+pub async fn recompute(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     invoice: InvoiceId,
 ) -> Result<Vec<LineCheck>, BillingError> {
     let mut checks = Vec::new();
@@ -149,9 +149,9 @@ pub async fn recompute<U: UsageSource>(
 ///
 /// # Errors
 /// [`BillingError::NoUsage`] for a line that does not come from usage; when the line does not exist.
-pub async fn explain<U: UsageSource>(
+pub async fn explain(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     line_id: InvoiceLineId,
 ) -> Result<Explanation, BillingError> {
     let line = line(database.pool(), line_id).await?;
@@ -214,9 +214,9 @@ fn is_settled(month: &ChargedUsage, due: Money) -> bool {
 
 /// Whether what was charged for a line's month, with its adjustments and what took those back, is what flows come to
 /// now; where it was pooled, for all who shared.
-async fn is_adjusted<U: UsageSource>(
+async fn is_adjusted(
     database: &Database,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     (line, known): (&InvoiceLine, MeasuredWindows<'_>),
     pools: &mut Pools,
@@ -280,7 +280,7 @@ impl Shared {
     }
 
     /// Whether of each of its lines nothing is left to charge or give back by what the pool comes to now.
-    async fn is_adjusted<U: UsageSource>(&self, usage: &U) -> Result<bool, BillingError> {
+    async fn is_adjusted(&self, usage: &dyn UsageSource) -> Result<bool, BillingError> {
         let mut measured = Vec::with_capacity(self.0.len());
         let mut shares = Vec::with_capacity(self.0.len());
         for SharedLine {

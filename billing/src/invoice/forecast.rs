@@ -48,9 +48,9 @@ impl std::fmt::Debug for InvoiceForecast {
 ///
 /// # Errors
 /// When there is no such customer, or as the database answers.
-pub async fn prospect<U: UsageSource>(
+pub async fn prospect(
     connection: &mut AnyConnection,
-    usage: &U,
+    usage: &dyn UsageSource,
     customer: CustomerId,
     horizon: Horizon,
 ) -> Result<InvoiceForecast, BillingError> {
@@ -69,7 +69,7 @@ impl InvoiceForecast {
     ///
     /// # Errors
     /// When usage cannot be measured.
-    pub async fn drafts<U: UsageSource>(self, usage: &U, now_ms: i64) -> Result<Vec<Draft>, BillingError> {
+    pub async fn drafts(self, usage: &dyn UsageSource, now_ms: i64) -> Result<Vec<Draft>, BillingError> {
         let mut preparation = draft_all(self.0, usage, now_ms).await?;
         if let Some((_, error)) = preparation.failed.pop() {
             return Err(error);

@@ -1,5 +1,6 @@
 //! Collection and top-ups charge through the engine.
 
+use async_trait::async_trait;
 use schemas::db::Database;
 use schemas::ids::PaymentId;
 
@@ -13,6 +14,7 @@ pub struct GatewayCharger<'a> {
     pub gateways: &'a Gateways,
 }
 
+#[async_trait]
 impl Charger for GatewayCharger<'_> {
     async fn charge(&self, order: ChargeOrder<'_>, now_ms: i64) -> Result<ChargeResult, ChargerError> {
         match self.start(order, now_ms).await {

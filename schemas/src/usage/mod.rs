@@ -2,8 +2,7 @@
 
 mod percentile;
 
-use std::future::Future;
-
+use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -144,9 +143,10 @@ pub struct UsageQuery {
 }
 
 /// What billing needs to know about usage.
+#[async_trait]
 pub trait UsageSource: Send + Sync {
     /// Makes sure that every flow stored before this call is in what [`UsageSource::period_usage`] answers.
-    fn settle(&self) -> impl Future<Output = Result<(), UsageError>> + Send;
+    async fn settle(&self) -> Result<(), UsageError>;
 
     /// How much of it must be measured before it is finalised without a person's word.
     fn guards(&self) -> MeasureGuards {
@@ -154,8 +154,8 @@ pub trait UsageSource: Send + Sync {
     }
 
     /// End of the newest window in which any exporter was heard; `None` where none ever was.
-    fn heard_until(&self) -> impl Future<Output = Result<Option<i64>, UsageError>> + Send {
-        async { Ok(None) }
+    async fn heard_until(&self) -> Result<Option<i64>, UsageError> {
+        Ok(None)
     }
 
     /// Usage that was charged is corrected where its period ended after this.
@@ -167,41 +167,37 @@ pub trait UsageSource: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn marks(&self, periods: &[(i64, i64)]) -> impl Future<Output = Result<Vec<Option<String>>, UsageError>> + Send;
+    async fn marks(&self, periods: &[(i64, i64)]) -> Result<Vec<Option<String>>, UsageError>;
 
     /// What was used, as far as its windows were closed by `now_ms`: one answer per question, in their order.
-    fn period_usage(
-        &self,
-        queries: &[UsageQuery],
-        now_ms: i64,
-    ) -> impl Future<Output = Result<Vec<PeriodUsage>, UsageError>> + Send;
+    async fn period_usage(&self, queries: &[UsageQuery], now_ms: i64) -> Result<Vec<PeriodUsage>, UsageError>;
 
     /// The service's 5-minute windows over `[from_ms, to_ms)` counted anew from stored flows, ascending; windows without
     /// flows are absent.
-    fn windows_from_flows(
+    async fn windows_from_flows(
         &self,
         service: &Service,
         from_ms: i64,
         to_ms: i64,
-    ) -> impl Future<Output = Result<Vec<WindowUsage>, UsageError>> + Send;
+    ) -> Result<Vec<WindowUsage>, UsageError>;
 
     /// The local days of `[from_ms, to_ms)`.
-    fn days(
+    async fn days(
         &self,
         service: &Service,
         from_ms: i64,
         to_ms: i64,
         zone: &TimeZone,
-    ) -> impl Future<Output = Result<Vec<SeriesPoint>, UsageError>> + Send;
+    ) -> Result<Vec<SeriesPoint>, UsageError>;
 
     /// The remote addresses that the service exchanged most with.
-    fn top_peers(
+    async fn top_peers(
         &self,
         service: &Service,
         from_ms: i64,
         to_ms: i64,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<Peer>, UsageError>> + Send;
+    ) -> Result<Vec<Peer>, UsageError>;
 }
 
 /// How far back charged usage is corrected where nothing else is configured: a year and the month that it is noticed in.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use schemas::ids::{ServiceId, SubscriptionId};
 use schemas::inventory::Service;
@@ -419,6 +420,7 @@ struct Meanwhile<'a> {
     now: &'static str,
 }
 
+#[async_trait]
 impl UsageSource for Meanwhile<'_> {
     async fn settle(&self) -> Result<(), UsageError> {
         Ok(())
