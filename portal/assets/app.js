@@ -98,9 +98,11 @@
   });
   function watch() {
     document.querySelectorAll(scrolls).forEach(function (box) {
+      // At once: the observer comes with the next frame, and a part that was replaced has the keyboard before.
+      reachable(box);
       watcher.observe(box);
     });
   }
   watch();
-  document.addEventListener("htmx:afterSettle", watch);
+  document.addEventListener("htmx:afterSwap", watch);
 })();
