@@ -92,6 +92,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ),
     }
     say!(
+        "  sign-in: passwords, sessions and API tokens are those of {}; what was changed or revoked since is to be again",
+        done.backup.created_at
+    );
+    say!(
         "  to send: {} by mail or webhook, some of which may have been sent after the backup",
         count(done.waiting_deliveries, "message")
     );

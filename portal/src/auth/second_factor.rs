@@ -84,7 +84,7 @@ pub(crate) async fn cancel(connection: &mut AnyConnection, user: UserId) -> Resu
 }
 
 /// Turns it on by a code of the pending secret, and answers the recovery codes; `None` where the code is not right. Sessions
-/// that were opened without a second factor end, but for the one with this token.
+/// that were opened without a second factor end, but for the one with this token, and so do API tokens.
 pub(crate) async fn confirm(
     connection: &mut AnyConnection,
     vault: &Vault,
@@ -104,6 +104,7 @@ pub(crate) async fn confirm(
     }
     let token_hash = super::session::token_hash(session_token);
     identity::end_sessions_without(&mut *connection, user, &token_hash).await?;
+    identity::end_tokens(&mut *connection, user).await?;
     Ok(Some(new_recovery_codes(connection, user).await?))
 }
 
@@ -144,11 +145,12 @@ pub(crate) async fn new_recovery_codes(
     Ok(codes.iter().map(|code| grouped(code)).collect())
 }
 
-/// Turns off the second factor of who lost it, and ends every session of theirs; since when it was on, where it was.
+/// Turns off the second factor of who lost it, and ends every session and token of theirs; since when it was on, where it was.
 pub(super) async fn reset(connection: &mut AnyConnection, user: UserId) -> Result<Option<i64>, sqlx::Error> {
     let since_ms = identity::second_factor(&mut *connection, user).await?.since_ms;
     if since_ms.is_some() {
         identity::turn_off_second_factor(&mut *connection, user).await?;
+        identity::end_tokens(&mut *connection, user).await?;
         identity::end_sessions(connection, user, SessionsToEnd::All).await?;
     }
     Ok(since_ms)

@@ -3,13 +3,14 @@
 //! alone: pages are for sessions.
 //!
 //! A token is had by who knows the password, and the second factor where one is on. It is shown once, when it is made; its SHA-256
-//! is stored. It ends with whatever ends sessions: another password or role, being disabled.
+//! is stored. It ends with another password or role, a second factor that is turned on or reset, and when its user is disabled.
 
 use activity::act::{Act, By, Note};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use schemas::db::Database;
 use schemas::identity::{self, NewToken, StoredToken, TOKEN_DAYS_MAX, TokenHolder, User};
 use schemas::ids::{TokenId, UserId};
+use schemas::text::is_plain_text;
 use schemas::window::DAY_MS;
 use serde_json::json;
 use sqlx::{AnyConnection, AnyExecutor};
@@ -22,6 +23,10 @@ use crate::state::AppState;
 
 /// What a token begins with, so that one that was left somewhere is found.
 const PREFIX: &str = "ezs_";
+/// Hexadecimal digits after it.
+const TOKEN_DIGITS: usize = 64;
+/// The scheme of `Authorization`.
+const BEARER: &[u8] = b"bearer";
 /// Characters of a token's name at most.
 const MAX_NAME_CHARS: usize = 100;
 /// The last use of a token is noted at most so often.
@@ -53,7 +58,7 @@ pub struct TokenTerms<'a> {
 impl TokenTerms<'_> {
     fn check(&self) -> Result<(), UserError> {
         let name = self.name.trim();
-        if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+        if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || !is_plain_text(name) {
             return Err(UserError::TokenName);
         }
         if !(1..=TOKEN_DAYS_MAX).contains(&self.days) {
@@ -154,15 +159,34 @@ pub async fn token_user(connection: &mut AnyConnection, token: &str, now_ms: i64
     Ok(holder.user)
 }
 
-/// The token that a request carries (RFC 6750 §2.1). Credentials of another scheme are for whatever stands before the portal.
+/// The token that a request carries (RFC 6750 §2.1), as it is written: empty where it cannot be one. `None` where the request carries
+/// none; credentials of another scheme are for whatever stands before the portal.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = text.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let is_bearer = |value: &&HeaderValue| {
+        let scheme = value.as_bytes().get(..BEARER.len());
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER))
+    };
+    let found = values.find(is_bearer)?;
+    // Two of them name nobody.
+    if values.any(|value| is_bearer(&value)) {
+        return Some("");
+    }
+    let text = found.to_str().unwrap_or_default();
+    Some(text.get(BEARER.len()..).unwrap_or_default().trim_start_matches(' '))
+}
+
+/// Whether a text can be a token, so that nothing else is looked for in the database.
+fn is_token(text: &str) -> bool {
+    let digits = text.strip_prefix(PREFIX).unwrap_or_default();
+    digits.len() == TOKEN_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whose token a request carries; that it was used is noted behind its back.
 pub(super) async fn holder(state: &AppState, token: &str) -> Result<Option<TokenHolder>, sqlx::Error> {
+    if !is_token(token) {
+        return Ok(None);
+    }
     let now_ms = state.now_ms();
     let mut connection = state.db().pool().acquire().await?;
     let found = identity::token_holder(&mut connection, &token_hash(token), now_ms).await?;

@@ -110,7 +110,7 @@ pub async fn token_holder(
 
 /// Notes that a token was used.
 pub async fn note_token_used(connection: &mut AnyConnection, token: TokenId, now_ms: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE user_tokens SET last_used_at_ms = $1 WHERE id = $2")
+    sqlx::query("UPDATE user_tokens SET last_used_at_ms = $1 WHERE id = $2 AND coalesce(last_used_at_ms, 0) < $1")
         .bind(now_ms)
         .bind(token.0)
         .execute(connection)

@@ -252,6 +252,10 @@ pub async fn disable_users_of(
         .bind(customer.0)
         .execute(&mut *connection)
         .await?;
+    sqlx::query("DELETE FROM user_tokens WHERE user_id IN (SELECT id FROM users WHERE customer_id = $1)")
+        .bind(customer.0)
+        .execute(&mut *connection)
+        .await?;
     let users = sqlx::query("UPDATE users SET disabled_at_ms = $1 WHERE customer_id = $2 AND disabled_at_ms IS NULL")
         .bind(now_ms)
         .bind(customer.0)
