@@ -323,8 +323,8 @@ async fn issue(
 /// Makes an invoice void by a credit note over the whole of it, whose id is returned.
 ///
 /// # Errors
-/// When something of it was settled or taken back, its charges cannot be made again because later ones build on them, or days
-/// that it gave back were charged anew since.
+/// When something of it was settled or taken back, its usage was corrected by later documents, its charges cannot be made again
+/// because later ones build on them, or days that it gave back were charged anew since.
 pub async fn void(
     connection: &mut AnyConnection,
     invoice: InvoiceId,
@@ -346,6 +346,7 @@ pub async fn void(
             why: "a later document gave a part of it back: give back what is left by a credit note",
         });
     }
+    refuse_corrected_since(connection, invoice).await?;
     release_unused(connection, invoice).await?;
     let cause = match rebill {
         Rebill::No => CreditCause::Void,
@@ -612,7 +613,7 @@ async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> 
         }
         query.execute(&mut *connection).await?;
     }
-    release_corrections(connection, invoice).await?;
+    recheck_corrected_months(connection, invoice).await?;
     sqlx::query("DELETE FROM charged WHERE invoice_id = $1")
         .bind(invoice.0)
         .execute(&mut *connection)
@@ -624,9 +625,9 @@ async fn release_charges(connection: &mut AnyConnection, invoice: InvoiceId) -> 
     Ok(())
 }
 
-/// Lets the corrections on an invoice be made again: the months that they correct are looked at anew. Its own months must not
-/// have been corrected by other invoices, which would stay.
-async fn release_corrections(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
+/// The months of an invoice must not have been corrected by other invoices: these would stay, and nothing would correct them any
+/// more.
+async fn refuse_corrected_since(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
     let row = sqlx::query(
         "SELECT count(*) FROM charged c JOIN invoice_lines l ON l.subscription_id = c.subscription_id \
          AND l.period_start_ms = c.start_ms AND l.kind = 'adjustment' JOIN invoices i ON i.id = l.invoice_id \
@@ -642,10 +643,10 @@ async fn release_corrections(connection: &mut AnyConnection, invoice: InvoiceId)
             why: "its usage was corrected by later documents: void those first, or correct it by an item",
         });
     }
-    recheck_corrected_months(connection, invoice).await
+    Ok(())
 }
 
-/// The months that an invoice corrects are measured again.
+/// Lets the corrections on an invoice be made again: the months that they correct are measured again.
 async fn recheck_corrected_months(connection: &mut AnyConnection, invoice: InvoiceId) -> Result<(), BillingError> {
     sqlx::query(
         "UPDATE charged SET usage_mark = '' WHERE kind = 'usage' AND EXISTS (SELECT 1 FROM invoice_lines l \
