@@ -361,7 +361,12 @@ async fn a_month_billed_anew_and_a_correction_made_anew_are_charged_once() {
     // Not for good either: nothing would correct that month's correction any more.
     let at_ms = ms("2026-02-04T00:00:00Z");
     let for_good = preview_void(&case.world.database, first[0].invoice.id, Rebill::No, "wrong", at_ms).await;
-    assert!(for_good.unwrap_err().to_string().contains("corrected by later documents"));
+    assert!(
+        for_good
+            .unwrap_err()
+            .to_string()
+            .contains("corrected by later documents")
+    );
     void_anew(&second[0]).await.unwrap();
     assert_eq!(
         case.close("2026-02-05T01:00:00Z").await,
