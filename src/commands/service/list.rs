@@ -228,6 +228,7 @@ mod tests {
             (typed[1].site.as_deref(), typed[1].service_type.as_str()),
             (None, "vps")
         );
+        assert_eq!(typed.iter().map(|one| one.line).collect::<Vec<_>>(), [Some(2), Some(3)]);
     }
 
     #[test]
