@@ -152,7 +152,7 @@ impl Terms {
         ));
         words.push(match self.terminate_day {
             Some(day) => format!("subscriptions end {day} days after the due date"),
-            None => "to end subscriptions is a person's decision".to_owned(),
+            None => "subscriptions are terminated manually only".to_owned(),
         });
         if !self.card_expiry_notice_days.is_empty() {
             words.push(format!(

@@ -533,7 +533,7 @@ pub struct CollectionFilter {
     pub overdue_at_ms: Option<i64>,
 }
 
-/// Invoices that are collected, those that were due first first, [`MAX_PAGE`] at most.
+/// Invoices that are collected, earliest due date first, [`MAX_PAGE`] at most.
 ///
 /// # Errors
 /// As the database answers, or when a stored value is not understood.

@@ -24,9 +24,22 @@ impl GatewayName {
     /// As people read it.
     pub fn words(self) -> &'static str {
         match self {
-            GatewayName::Test => "test gateway",
-            other => other.name(),
+            GatewayName::Stripe => "Stripe",
+            GatewayName::Paypal => "PayPal",
+            GatewayName::Manual => "Bank transfer",
+            GatewayName::Test => "Test gateway",
         }
+    }
+}
+
+/// What a payment by the gateway of this name is called in a sentence.
+pub(crate) fn payment_words(gateway: &str) -> &'static str {
+    match gateway {
+        "stripe" => "Stripe payment",
+        "paypal" => "PayPal payment",
+        "manual" => "bank transfer",
+        "test" => "test payment",
+        _ => "payment",
     }
 }
 

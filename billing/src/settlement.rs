@@ -56,6 +56,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
 use crate::event;
+use crate::gateway_name::payment_words;
 use crate::ledger::{self, Account, LedgerError, NewTransaction, Posting};
 
 /// Why something was not settled.
@@ -289,7 +290,7 @@ pub async fn pay_invoice(
             invoice: Some(invoice),
             payment: Some(payment),
             refund: None,
-            description: format!("{payment} by {} for {}", received.gateway, document.number),
+            description: format!("{} {payment} for {}", payment_words(received.gateway), document.number),
             posted_at_ms: now_ms,
             postings: nonzero([
                 (Account::cash(received.gateway, currency), amount),
@@ -351,7 +352,7 @@ pub async fn top_up(
             invoice: None,
             payment: Some(payment),
             refund: None,
-            description: format!("top-up {payment} by {}", received.gateway),
+            description: format!("top-up by {} {payment}", payment_words(received.gateway)),
             posted_at_ms: now_ms,
             postings: nonzero([
                 (Account::cash(received.gateway, currency), amount),

@@ -59,7 +59,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Take a flag back (exc_N, as `attack list` shows it): its windows are charged
+    /// Remove a flag (exc_N, as `attack list` shows it): its windows are charged
     Revoke {
         /// The flag (exc_N)
         exclusion: ExclusionId,

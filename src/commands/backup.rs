@@ -75,7 +75,7 @@ impl Place {
         let config = data.read_config()?.backup;
         let to = self.to.as_ref().or(config.url.as_ref());
         let to = to.context(
-            "no place of backups is given: name it with --to PLACE, or set url in the [backup] section of the configuration",
+            "no backup location: name it with --to PLACE, or set url in the [backup] section of the configuration",
         )?;
         backup::open_place(to, &config)
     }

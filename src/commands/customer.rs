@@ -65,7 +65,7 @@ enum Command {
     Reseller {
         /// The customer (cus_N)
         customer: CustomerId,
-        /// Take the mark away
+        /// Remove the mark
         #[arg(long)]
         off: bool,
         #[command(flatten)]

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// List open invoices, those that were due first first
+    /// List open invoices, earliest due date first
     List {
         /// Of this customer (cus_N)
         #[arg(long)]
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         text("due_at"),
         text("done"),
         number("declines"),
-        text("next_at").or("decide"),
+        text("next_at").or("no automatic step"),
     ]);
     for one in dunning::list(database.pool(), filter).await? {
         listing.row([
@@ -125,6 +125,6 @@ async fn show(invoice: InvoiceId, format: ShowFormat, data: &Data) -> anyhow::Re
         .field(text("due_at"), at(found.due_at_ms))
         .field(text("done"), done(found.progress))
         .field(number("declines"), found.declines)
-        .field(text("next_at").or("decide"), found.next_at_ms.map(at))
+        .field(text("next_at").or("no automatic step"), found.next_at_ms.map(at))
         .print(format)
 }

@@ -394,5 +394,5 @@ async fn list_corrections(format: Format, data: &Data) -> anyhow::Result<()> {
             row.reason.into(),
         ]);
     }
-    listing.print(format, "nothing was corrected")
+    listing.print(format, "no corrections")
 }

@@ -269,7 +269,7 @@ async fn list_unmeasured(format: Format, data: &Data) -> anyhow::Result<()> {
             waiting.confirmed_by.into(),
         ]);
     }
-    listing.print(format, "nothing that is due waits for a person")
+    listing.print(format, "no usage waits for confirmation")
 }
 
 /// The invoices that were made, or how many and what they come to where there are more than anybody reads.

@@ -57,7 +57,7 @@ enum Command {
     Stock {
         /// The plan (pln_N)
         plan: PlanId,
-        /// How many; without it any number
+        /// How many; without it unlimited
         count: Option<i64>,
         #[command(flatten)]
         data: Data,
@@ -175,7 +175,7 @@ struct Add {
     /// Give a customer the trial with each subscription, not only with the first
     #[arg(long)]
     trial_each_time: bool,
-    /// How many can be sold [default: any number]
+    /// How many can be sold [default: unlimited]
     #[arg(long)]
     stock: Option<i64>,
     /// What the plan page says of it
@@ -423,7 +423,7 @@ async fn list(format: Format, data: &Data) -> anyhow::Result<()> {
         text("model"),
         number("prices"),
         text("currencies"),
-        number("stock").or("any number"),
+        number("stock").or("unlimited"),
         text("archived_at"),
     ]);
     for plan in catalog::plans(database.pool()).await? {
@@ -527,7 +527,7 @@ async fn show(plan: PlanId, format: ShowFormat, data: &Data) -> anyhow::Result<(
         .field(text("trial_each_time"), plan.trial_repeats)
         .field(text("attributes"), Some(attributes.join(", ")))
         .field(text("badge"), plan.badge.name())
-        .field(number("stock").or("any number"), plan.stock)
+        .field(number("stock").or("unlimited"), plan.stock)
         .field(text("is_free"), plan.is_free)
         .field(
             number("semi_annual_discount_percent"),

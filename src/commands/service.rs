@@ -192,6 +192,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                     customer,
                     service_type,
                     site,
+                    line: None,
                 }],
                 _ => bail!("a name and a customer, or --file, are needed"),
             };
@@ -201,7 +202,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let mut ids = Vec::with_capacity(typed.len());
             for service in &typed {
                 let created = inventory::create_service(act.connection(), service.as_new(), now_ms).await;
-                ids.push(created.with_context(|| format!("add service {:?}", service.name))?.id);
+                let at = service.line.map_or_else(String::new, |line| format!("line {line}: "));
+                let created = created.with_context(|| format!("{at}add service {:?}", service.name))?;
+                ids.push(created.id);
             }
             act.commit(added_note(file.as_deref(), &typed, &ids)).await?;
             for id in ids {

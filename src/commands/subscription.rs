@@ -34,7 +34,7 @@ pub(crate) struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Subscribe a service at a price and print the subscription's id; where the service is subscribed to just that and
-    /// cancelled, take the cancellation back
+    /// cancelled, reverse the cancellation
     Add(Add),
     /// List subscriptions
     List {
@@ -89,7 +89,7 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
-    /// Take a cancellation back
+    /// Reverse a cancellation
     Resume {
         /// The subscription (sub_N)
         subscription: SubscriptionId,

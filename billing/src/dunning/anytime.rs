@@ -18,7 +18,7 @@ use super::{
 use crate::charger::{self, ChargeOrder, ChargeResult, Charger, Purpose};
 use crate::settlement;
 
-/// Pays open invoices from their customers' credit, those that are due first first.
+/// Pays open invoices from their customers' credit, earliest due date first.
 ///
 /// # Errors
 /// When the database cannot be read at all; what fails for one customer is in [`Collected::failed`].

@@ -8,7 +8,7 @@ use super::{
     SettlementError, Source, allocate, claim, claim_spent_credit, floor_at_zero, lock_customer, minus, nonzero,
     paid_in::paid_in_after, positive, post, promised_to_refunds, recompute_status, smaller,
 };
-use crate::gateway_name::GatewayName;
+use crate::gateway_name::{GatewayName, payment_words};
 use crate::ledger::{self, Account, NewTransaction};
 
 /// A payment, as what goes back needs it.
@@ -133,7 +133,7 @@ pub async fn refund_posted(
         invoice: None,
         payment: Some(payment),
         refund: Some(refund),
-        description: format!("{refund} of {payment} by {}", paid.gateway),
+        description: format!("{refund} of {} {payment}", payment_words(&paid.gateway)),
         posted_at_ms: now_ms,
         postings,
     };
@@ -258,7 +258,7 @@ pub async fn reverse(
     let paid = paid(connection, payment).await?;
     let from = Account::cash(&paid.gateway, amount.currency);
     let key = format!("reversal:{payment}");
-    let description = format!("{payment} by {} reversed", paid.gateway);
+    let description = format!("{} {payment} reversed", payment_words(&paid.gateway));
     take(connection, payment, &paid, amount, from, key, description, None, now_ms).await?;
     Ok(())
 }

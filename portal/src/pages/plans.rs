@@ -75,7 +75,7 @@ pub(crate) struct PlansQuery {
 }
 
 /// `vps` → `VPS`, `dedicated` → `Dedicated`.
-fn type_name(service_type: &str) -> String {
+pub(super) fn type_name(service_type: &str) -> String {
     match service_type {
         "vps" => return "VPS".to_owned(),
         "mysql" => return "MySQL".to_owned(),

@@ -210,7 +210,7 @@ struct SubscriptionPage {
 fn notice(done: &str) -> Option<&'static str> {
     match done {
         "changed" => Some("The subscription was changed."),
-        "scheduled" => Some("The change is set. You can take it back until it happens."),
+        "scheduled" => Some("The change is scheduled. You can cancel it until it happens."),
         "added" => Some("The add-on was added."),
         "cancelled" => Some("The subscription is cancelled."),
         "resumed" => Some("Subscription resumed."),

@@ -15,6 +15,7 @@ use crate::auth::Customer;
 use crate::customer::{self, OwnService, PeriodToDate};
 use crate::error::{PageError, page};
 use crate::format::{self, VolumeUnits};
+use crate::pages::plans::type_name;
 use crate::query::{PageQuery, filter};
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -211,8 +212,9 @@ pub(crate) struct UsageListQuery {
 /// Type, site and plan, as far as there are any.
 pub(crate) fn details(own: &OwnService) -> String {
     let plan = own.contract.as_ref().map(|contract| contract.last_phase().plan.label());
+    let service_type = type_name(&own.service.service_type);
     let parts = [
-        Some(own.service.service_type.as_str()),
+        Some(service_type.as_str()),
         own.service.site.as_deref(),
         plan.as_deref(),
     ];

@@ -136,10 +136,21 @@ struct Outcome {
 /// What the form for a new endpoint holds; the boxes that are ticked are fields of their own.
 pub(crate) type Fields = HashMap<String, String>;
 
+/// `credit_note` → `Credit note`.
+fn subject_words(subject: &str) -> String {
+    if subject == "top_up" {
+        return "Top-up".to_owned();
+    }
+    let words = subject.replace('_', " ");
+    let mut chars = words.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
 fn groups(fields: &Fields) -> Vec<TypeGroup> {
     let mut by_subject: BTreeMap<String, Vec<TypeChoice>> = BTreeMap::new();
     for kind in EventType::ALL.iter().filter(|kind| kind.is_for_customers()) {
-        let subject = kind.name().split('.').next().unwrap_or_default().replace('_', " ");
+        let subject = subject_words(kind.name().split('.').next().unwrap_or_default());
         let field = format!("{TYPE_FIELD}{}", kind.name());
         by_subject.entry(subject).or_default().push(TypeChoice {
             checked: fields.contains_key(&field),

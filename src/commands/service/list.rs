@@ -23,6 +23,9 @@ pub(super) struct TypedService {
     pub(super) service_type: String,
     #[serde(default)]
     pub(super) site: Option<String>,
+    /// Where it stands in a file.
+    #[serde(skip)]
+    pub(super) line: Option<u64>,
 }
 
 fn default_type() -> String {
@@ -127,12 +130,17 @@ fn prefix(text: &str) -> anyhow::Result<IpNet> {
 
 /// The services of a file.
 pub(super) fn services(path: &Path) -> anyhow::Result<Vec<TypedService>> {
-    lines(path, &SERVICE_COLUMNS, |line: TypedService| Ok(line))
+    lines(path, &SERVICE_COLUMNS, |line, service: TypedService| {
+        Ok(TypedService {
+            line: Some(line),
+            ..service
+        })
+    })
 }
 
 /// The assignments of a file; those that do not say from when on are valid from `now_ms` on.
 pub(super) fn assignments(path: &Path, now_ms: i64) -> anyhow::Result<Vec<NewAssignment>> {
-    lines(path, &ASSIGNMENT_COLUMNS, |line: AssignmentLine| {
+    lines(path, &ASSIGNMENT_COLUMNS, |_, line: AssignmentLine| {
         let prefix = line.prefix.as_deref().map(prefix).transpose()?;
         let from_ms = line.from.as_deref().map(instant_ms).transpose()?;
         let new = NewAssignment {
@@ -151,7 +159,7 @@ pub(super) fn assignments(path: &Path, now_ms: i64) -> anyhow::Result<Vec<NewAss
 fn lines<Line: DeserializeOwned, Item>(
     path: &Path,
     columns: &Columns,
-    read: impl Fn(Line) -> anyhow::Result<Item>,
+    read: impl Fn(u64, Line) -> anyhow::Result<Item>,
 ) -> anyhow::Result<Vec<Item>> {
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
@@ -172,7 +180,7 @@ fn lines<Line: DeserializeOwned, Item>(
         let item = record
             .deserialize(Some(&headers))
             .map_err(|error| field_error(error, &headers))
-            .and_then(&read);
+            .and_then(|fields| read(line, fields));
         items.push(item.with_context(|| format!("line {line} of {}", path.display()))?);
     }
     Ok(items)
@@ -220,6 +228,7 @@ mod tests {
             (typed[1].site.as_deref(), typed[1].service_type.as_str()),
             (None, "vps")
         );
+        assert_eq!(typed.iter().map(|one| one.line).collect::<Vec<_>>(), [Some(2), Some(3)]);
     }
 
     #[test]

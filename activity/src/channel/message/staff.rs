@@ -3,6 +3,11 @@
 use super::{Facts, Message, Tone};
 use crate::event::{Event, EventType};
 
+/// `account_deletion` → `account deletion`.
+fn kind_words(kind: &str) -> String {
+    kind.replace('_', " ")
+}
+
 pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
     let (object, summary) = (facts.or("object", &event.subject), facts.text("summary"));
     match event.event_type {
@@ -33,14 +38,18 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             } else {
                 ("its issuer", "Enter name and address of the company under Entities")
             };
+            // The reason of a missing rate has its instant to the millisecond; when it is due stands below.
+            let reason = match facts.text("country").filter(|_| facts.text("vat_id").is_none()) {
+                Some(country) => format!("no tax rate is known for {country}"),
+                None => facts.or("reason", "something is missing"),
+            };
             Message::new(
                 Tone::Alert,
                 format!("Invoice held: {customer}"),
                 format!("An invoice waits for {waits_for}"),
             )
             .say(format!(
-                "An invoice of {customer} is due and not finalised: {}. {to_do}, and the next closing finalises it.",
-                facts.or("reason", "something is missing")
+                "An invoice of {customer} is due and not finalised: {reason}. {to_do}, and the next closing finalises it."
             ))
             .fact("Invoice", Some(event.subject.clone()))
             .fact("Due", facts.instant("due_ms"))
@@ -68,13 +77,13 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             let by = facts.or("requested_by", "An admin");
             Message::new(
                 Tone::Alert,
-                format!("Approval needed: {}", facts.or("action", "an action")),
+                format!("Approval needed: {}", kind_words(&facts.or("action", "an action"))),
                 "An action waits for your approval",
             )
             .say(format!(
-                "{by} asks for an action of high risk. Another admin approves or rejects it."
+                "{by} asks for a high-risk action. Another admin approves or rejects it."
             ))
-            .fact("What", summary)
+            .fact("Description", summary)
             .fact("About", Some(object))
             .page("Decide", "/admin/approvals")
         }
@@ -86,11 +95,11 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             };
             Message::new(
                 Tone::Plain,
-                format!("{} was {decision}", facts.or("action", "An action")),
+                format!("Request {decision}: {}", kind_words(&facts.or("action", "an action"))),
                 format!("An action was {decision}"),
             )
             .say(said)
-            .fact("What", summary)
+            .fact("Description", summary)
             .fact("About", Some(object))
             .fact("Reason", facts.text("reason"))
             .page("See approvals", "/admin/approvals")
@@ -99,11 +108,11 @@ pub(super) fn staff(event: &Event, facts: &Facts<'_>) -> Message {
             let (actor, action) = (facts.or("actor", "Somebody"), facts.or("action", "an action"));
             Message::new(
                 Tone::Alert,
-                format!("High risk: {action} by {actor}"),
-                "An action of high risk",
+                format!("High-risk action: {action} by {actor}"),
+                "High-risk action",
             )
             .say(format!(
-                "{actor} did something of high risk. If that should not be, act at once."
+                "{actor} performed a high-risk action. If that should not be, act at once."
             ))
             .fact("Action", Some(action))
             .fact("About", Some(object))

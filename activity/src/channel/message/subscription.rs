@@ -48,7 +48,7 @@ pub(super) fn subscription(event: &Event, facts: &Facts<'_>) -> Message {
         }
         EventType::SubscriptionCancelled => {
             Message::new(Tone::Plain, format!("{service} is cancelled"), format!("{service} is cancelled"))
-                .say(format!("Your cancellation of {service} is noted; it ends{on}. Until then nothing changes, and you can take it back."))
+                .say(format!("Your cancellation of {service} is noted; it ends{on}. Until then nothing changes, and you can resume it."))
                 .fact("Ends", at)
         }
         EventType::SubscriptionResumed => {

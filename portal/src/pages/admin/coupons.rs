@@ -79,7 +79,7 @@ async fn render(
             .map_or_else(|| "no end".to_owned(), |months| months.to_string()),
         per_customer: coupon
             .per_customer
-            .map_or_else(|| "any number".to_owned(), |times| times.to_string()),
+            .map_or_else(|| "unlimited".to_owned(), |times| times.to_string()),
         plan: coupon.plan.map_or_else(
             || "any".to_owned(),
             |id| {

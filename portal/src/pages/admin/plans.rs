@@ -19,6 +19,7 @@ use crate::action::{Action, ActionFailure, Draft, Fields, said};
 use crate::auth::{Admin, ClientIp, CsrfForm};
 use crate::error::{PageError, page};
 use crate::first_steps::FirstSteps;
+use crate::pages::plans::type_name;
 use crate::query::PageQuery;
 use crate::shell::Shell;
 use crate::state::AppState;
@@ -44,6 +45,14 @@ struct PlansPage {
     draft: Draft,
     rows: Vec<Row>,
     notice: Option<&'static str>,
+}
+
+/// A kind of plan as people read it.
+fn kind_words(kind: PlanKind) -> &'static str {
+    match kind {
+        PlanKind::Addon => "add-on",
+        other => other.name(),
+    }
 }
 
 pub(crate) async fn show(
@@ -80,13 +89,15 @@ async fn render(
     let rows = plans.into_iter().map(|plan: Plan| Row {
         subscriptions: subscribed.get(&plan.id.0).copied().unwrap_or(0),
         id: plan.id,
-        kind: plan.kind.name(),
+        kind: kind_words(plan.kind),
         model: plan.terms.name(),
         specs: plan.specs().iter().map(Spec::words).collect::<Vec<_>>().join(", "),
-        stock: plan.stock.map_or_else(|| "any".to_owned(), |stock| stock.to_string()),
+        stock: plan
+            .stock
+            .map_or_else(|| "unlimited".to_owned(), |stock| stock.to_string()),
         is_archived: plan.archived_at_ms.is_some(),
         name: plan.label(),
-        service_type: plan.service_type,
+        service_type: type_name(&plan.service_type),
     });
     let body = page(&PlansPage {
         shell: Shell::new(&admin.0, "Plans", PATH),

@@ -162,7 +162,7 @@ pub(crate) async fn list(
             customer: payment.customer,
             customer_name: name_of(&state, payment.customer).await?,
             invoice: purpose(&state, &payment).await?,
-            gateway: payment.gateway.name(),
+            gateway: payment.gateway.words(),
             state: words,
             badge,
             made: format::minute(payment.created_at_ms, &TimeZone::UTC),

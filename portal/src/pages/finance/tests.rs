@@ -250,7 +250,7 @@ async fn a_transfer_that_never_came_in_is_reversed_on_the_page_of_its_payment() 
     );
     assert_eq!(open().await, before);
     let shown = browser.get(payment).await.body;
-    for text in ["returned by the bank", ">reversed<", "pay_1 by manual reversed"] {
+    for text in ["returned by the bank", ">reversed<", "bank transfer pay_1 reversed"] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
     assert!(!shown.contains(&reverse), "there is nothing left to reverse");

@@ -91,8 +91,15 @@ pub(crate) struct TaxRow {
     pub(crate) name: String,
     pub(crate) note: String,
     pub(crate) amount: Money,
+    /// None is charged: out of scope, exempt or reverse charged.
+    pub(crate) is_untaxed: bool,
     /// Why it is charged, and how its amount came about; empty on what is no invoice yet.
     pub(crate) steps: Vec<Step>,
+}
+
+/// Whether it has a rate, be it 0 %.
+fn is_rated(tax: &TaxAmount) -> bool {
+    matches!(tax.rule.category, TaxCategory::Standard | TaxCategory::ZeroRated)
 }
 
 /// The taxes of a quote.
@@ -101,6 +108,7 @@ pub(crate) fn tax_rows(taxes: &[TaxAmount]) -> Vec<TaxRow> {
         name: tax.rule.name.clone(),
         note: tax.rule.note.clone(),
         amount: tax.tax,
+        is_untaxed: !is_rated(tax),
         steps: Vec::new(),
     };
     taxes.iter().map(row).collect()
@@ -125,8 +133,7 @@ impl RateSources {
 
     /// In words, and where it is kept, for a role of staff that may see that. `None` for taxes that have no rate of either.
     fn source(&self, tax: &TaxAmount, invoice: &Invoice, staff: Option<Role>) -> Option<(String, Option<String>)> {
-        let is_rated = matches!(tax.rule.category, TaxCategory::Standard | TaxCategory::ZeroRated);
-        if !is_rated || tax.corrects.is_some() {
+        if !is_rated(tax) || tax.corrects.is_some() {
             return None;
         }
         let own = || {
