@@ -9,14 +9,16 @@ use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
 };
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{Components, ComponentsBuilder, Schema};
+use utoipa::openapi::schema::{
+    Components, ComponentsBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
 
-use super::operation::{Named, Operation, schemas_of};
+use super::operation::{Answered, Named, Operation, schemas_of};
 use super::parameters::{names_in, parameter};
 use super::{Access, ENDPOINTS, Endpoint, Tenants};
 use crate::admission::RETRY_AFTER_S;
@@ -157,7 +159,7 @@ fn path_item(endpoint: &Endpoint, operation: &Operation) -> PathItem {
         .summary(Some(operation.summary))
         .description(Some(required_access(endpoint.access)))
         .extensions(Some(ExtensionsBuilder::new().add("x-roles", roles).build()))
-        .response("200", answered((operation.answer)().as_ref()));
+        .response("200", answered(operation.answer));
     for name in names_in(endpoint.path) {
         described = described.parameter(path_parameter(name));
     }
@@ -195,14 +197,22 @@ fn path_parameter(name: &'static str) -> Parameter {
     }
 }
 
-fn answered(schema: &str) -> Response {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(schema)))
-        .build();
+fn answered(answer: Answered) -> Response {
+    let (content_type, schema): (&str, RefOr<Schema>) = match answer {
+        Answered::Json(name) => (JSON, Ref::from_schema_name(name()).into()),
+        Answered::File(content_type) => (content_type, file().into()),
+    };
     ResponseBuilder::new()
         .description("As asked.")
-        .content(JSON, content)
+        .content(content_type, ContentBuilder::new().schema(Some(schema)).build())
         .build()
+}
+
+/// Bytes, as makers of clients know them.
+fn file() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
 }
 
 /// Codes with which an endpoint can refuse, by status: they follow from its row.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
 use super::openapi::{DOCUMENT, operation_id, refusals};
+use super::operation::Answered;
 use super::parameters::{names_in, parameter};
 use super::{Access, ENDPOINTS, Endpoint};
 use crate::auth::Role;
@@ -116,7 +117,11 @@ fn every_operation_is_described_whole() {
             assert!(parameter["schema"].is_object(), "{named} has no schema");
             assert_eq!(parameter["required"] == true, parameter["in"] == "path", "{named}");
         }
-        let answer = &said["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+        let content = &said["responses"]["200"]["content"];
+        let answer = match endpoint.operation.as_ref().unwrap().answer {
+            Answered::Json(_) => &content["application/json"]["schema"]["$ref"],
+            Answered::File(content_type) => &content[content_type]["schema"]["type"],
+        };
         assert!(answer.is_string(), "{what} does not say what it answers");
         for (status, codes) in refusals(endpoint) {
             let refused = &said["responses"][status.to_string()];
@@ -184,7 +189,12 @@ fn misfits(document: &Value, endpoint: &Endpoint, answer: &Answer) -> Vec<String
     if schema.is_null() {
         return vec![format!("{} as {media:?} is not described", answer.status)];
     }
-    violations(document, schema, &answer.json())
+    let value = match media.ends_with("json") {
+        true => answer.json(),
+        // A file.
+        false => Value::from(answer.body.as_str()),
+    };
+    violations(document, schema, &value)
 }
 
 /// Somebody of each role.
