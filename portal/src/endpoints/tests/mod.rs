@@ -140,6 +140,33 @@ fn every_operation_is_described_whole() {
     }
 }
 
+/// Every description and summary in it.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for name in ["description", "summary"] {
+                found.extend(object.get(name).and_then(Value::as_str).map(str::to_owned));
+            }
+            object.values().for_each(|value| texts(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_description_names_things_of_the_program() {
+    let mut said = Vec::new();
+    texts(&document(), &mut said);
+    assert!(said.len() > 100, "{}", said.len());
+    for text in said {
+        assert!(
+            !text.contains("[`") && !text.contains("::"),
+            "readers of the API do not know our types: {text:?}"
+        );
+    }
+}
+
 #[test]
 fn every_reference_leads_somewhere_and_every_schema_is_used() {
     let document = document();
