@@ -165,6 +165,7 @@ async fn a_period_to_date_is_projected_and_priced() {
         .get(&format!("/api/v1/services/{}/period", world.transfer))
         .await
         .json();
+    assert_eq!(period["service"], world.transfer.to_string());
     let billed = period["billed_bytes"].as_u64().unwrap();
     let measured = period["windows_measured"].as_u64().unwrap();
     assert_eq!(
