@@ -261,6 +261,8 @@ async fn what_is_answered_is_what_is_described() {
             }
             checked += 1;
             if !may {
+                let detail = answer.json()["detail"].to_string();
+                assert!(!detail.contains("page"), "{role} {address}: {detail}");
                 continue;
             }
             let nonsense = browser.get(&format!("{address}?nonsense=1")).await;
@@ -279,6 +281,7 @@ async fn what_is_answered_is_what_is_described() {
         if endpoint.access != Access::Public {
             let answer = anonymous.get(&address).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{address}");
+            assert_eq!(answer.json()["detail"], "Send an API token or sign in.", "{address}");
             wrong.extend(misfits(&document, endpoint, &answer));
         }
     }
