@@ -37,8 +37,8 @@ const ABOUT: &str = "What the portal shows, for programs.\n\n\
     end in `_ms`.\n\
     * Errors are `application/problem+json` (RFC 9457). Programs compare `code`, which never changes; what a code means is in \
     the table on the page `/api`. A fault on our side has a `fault` id, under which it was logged.\n\
-    * Send an API token as `Authorization: Bearer ezs_…`. It is made on the page `/account/tokens`, can do what its user can, and \
-    ends with it.\n\
+    * Send an API token as `Authorization: Bearer ezs_…`. It is made on the page `/account/tokens` and \
+    reads what its user can read. Every address only reads.\n\
     * A parameter that an address does not know, or that cannot be read, is refused and never ignored.\n\
     * Fields and codes may be added; none is taken away or changes its meaning within a version.";
 
@@ -108,7 +108,8 @@ fn components(schemas: BTreeMap<String, RefOr<Schema>>) -> Components {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("ezs_…")
         .description(Some(
-            "An API token, from the page /account/tokens or `ezscale user token add`. It can do what its user can.",
+            "An API token, from the page /account/tokens or `ezscale user token add`. It reads what its user can read; on the \
+             command line it shows which admin decides on an approval.",
         ))
         .build();
     ComponentsBuilder::new()
