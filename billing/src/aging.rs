@@ -21,7 +21,7 @@ pub struct Aged {
     pub customer_name: String,
     /// Open invoices; what is owed as negative credit is none.
     pub invoices: i64,
-    /// As [`BUCKETS`].
+    /// What is open, in five parts: not due yet, then 1 to 30, 31 to 60, 61 to 90 and over 90 days past the due date.
     pub open: [Money; 5],
     pub total: Money,
 }
@@ -31,7 +31,7 @@ pub struct Aged {
 pub struct AgedCurrency {
     pub currency: Currency,
     pub customers: Vec<Aged>,
-    /// As [`BUCKETS`].
+    /// What is open, in five parts: not due yet, then 1 to 30, 31 to 60, 61 to 90 and over 90 days past the due date.
     pub open: [Money; 5],
     pub total: Money,
 }

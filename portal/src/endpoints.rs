@@ -217,8 +217,8 @@ pub(crate) async fn guard(State(state): State<AppState>, request: Request, next:
     }
     if !roles.contains(&who.user().role) {
         let why = match endpoint.access {
-            Access::Customer => "This page belongs to customers; you are signed in as staff.",
-            _ => "Your role does not include this page.",
+            Access::Customer => "This is for customers, and you are staff.",
+            _ => "Your role does not allow this.",
         };
         return Rejection::new(&parts, Failure::Forbidden(why)).into_response();
     }

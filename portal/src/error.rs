@@ -92,6 +92,18 @@ impl Classified for Failure {
     }
 }
 
+/// The status of a code. What HTTP has a status for has that; everything else has its class's.
+pub(crate) fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        SIGN_IN | BAD_TOKEN => StatusCode::UNAUTHORIZED,
+        FORBIDDEN => StatusCode::FORBIDDEN,
+        BAD_REQUEST => StatusCode::BAD_REQUEST,
+        BUSY => StatusCode::SERVICE_UNAVAILABLE,
+        METHOD_NOT_ALLOWED => StatusCode::METHOD_NOT_ALLOWED,
+        other => outcome(other.class).status,
+    }
+}
+
 impl Failure {
     pub(crate) fn internal(context: &'static str) -> impl Fn(Source) -> Failure {
         move |source| Failure::Internal { context, source }
@@ -113,19 +125,8 @@ impl Failure {
         }
     }
 
-    /// What HTTP has a status for has that; everything else has its class's.
     pub(crate) fn status(&self) -> StatusCode {
-        match self {
-            Failure::Unauthenticated { .. } | Failure::BadToken => StatusCode::UNAUTHORIZED,
-            Failure::Forbidden(_) => StatusCode::FORBIDDEN,
-            Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Failure::NotFound
-            | Failure::TooManyRequests { .. }
-            | Failure::Refused { .. }
-            | Failure::Internal { .. } => outcome(self.class()).status,
-        }
+        status_of(self.error_code())
     }
 
     /// Title and text for people. `fault` is the id under which a fault was logged.
@@ -135,7 +136,7 @@ impl Failure {
                 outcome(ErrorClass::NotFound).title,
                 "There is nothing at this address, or it is not yours to see.".to_owned(),
             ),
-            Failure::Unauthenticated { .. } => ("Sign in", "Sign in to see this.".to_owned()),
+            Failure::Unauthenticated { .. } => ("Sign in", "Send an API token or sign in.".to_owned()),
             Failure::BadToken => (
                 "Not a valid token",
                 "The token is unknown, has expired or was revoked, or ended with another password or role. Make another one on the \

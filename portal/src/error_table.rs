@@ -119,6 +119,7 @@ mod tests {
     use schemas::ids::PlanId;
 
     use super::*;
+    use crate::error::status_of;
     use crate::outcome::words;
 
     #[test]
@@ -147,9 +148,10 @@ mod tests {
             let Outcome { status, exit_code, .. } = outcome(class);
             text.push_str(&format!("| {} | {} | {exit_code} |\n", class.name(), status.as_u16()));
         }
-        text.push_str("\n| code | class |\n|---|---|\n");
+        text.push_str("\n| code | class | status |\n|---|---|---|\n");
         for code in codes() {
-            text.push_str(&format!("| `{}` | {} |\n", code.code, code.class.name()));
+            let status = status_of(code).as_u16();
+            text.push_str(&format!("| `{}` | {} | {status} |\n", code.code, code.class.name()));
         }
         text
     }

@@ -4,8 +4,9 @@ use schemas::window::DAY_MS;
 
 use crate::collection_terms::Schedule;
 
-/// How far an invoice has come, as `dunning.step` stores it: 0 nothing was done, 1 charged when finalised, 2 + n what is due
-/// n days after the due date was done. So a schedule can be changed while invoices are on their way through it.
+/// How far the collection of an invoice has come: 0 nothing was done, 1 it was charged when it was finalised, 2 + n what is due
+/// n days after the due date was done.
+// The column `dunning.step`. A schedule can so be changed while invoices are on their way through it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = CollectionProgress)]
 pub struct Progress(pub i64);

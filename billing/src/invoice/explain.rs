@@ -59,7 +59,7 @@ pub struct DayUsage {
     pub billed_bytes: u64,
     pub windows_measured: u32,
     pub windows: u32,
-    /// Sampling error of both directions together, as [`schemas::usage::SeriesPoint`] has it.
+    /// Sampling error of both directions together in 95 of 100 cases, in parts per million; 0 = every packet was counted.
     pub error_bound_ppm: u32,
 }
 

@@ -139,8 +139,8 @@ struct BudgetStatus {
     /// Services that are not excluded are suspended.
     is_suspended: bool,
     is_unlocked: bool,
-    /// Credit of so much, bought, unlocks.
-    unlock: Money,
+    /// Credit of so much, bought, unlocks; `null` while the budget is not exceeded.
+    unlock: Option<Money>,
     excluded: Vec<ServiceId>,
 }
 
@@ -158,7 +158,7 @@ impl From<Status> for BudgetStatus {
             is_exceeded: status.is_exceeded(),
             is_suspended: status.holds(),
             is_unlocked: status.is_unlocked,
-            unlock: status.unlock_amount(),
+            unlock: status.is_exceeded().then(|| status.unlock_amount()),
             excluded: status.excluded,
         }
     }

@@ -4,6 +4,7 @@
 use analytics::Peer;
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use billing::dunning::{self, Outlook};
 use billing::evidence::{Evidence, Measured, UsageCharge};
 use billing::invoice::{self, DayUsage, Explanation, Invoice, InvoiceFilter, InvoiceKind, InvoiceLine, InvoiceStatus};
@@ -16,6 +17,7 @@ use super::ApiQuery;
 use crate::auth::{Customer, Principal};
 use crate::customer::{explanation, invoice_of};
 use crate::error::{ApiError, Failure};
+use crate::pages::invoices::{pdf_of, xml_of};
 use crate::path::Path;
 use crate::query::optional;
 use crate::state::AppState;
@@ -165,6 +167,22 @@ pub(crate) async fn one(
         invoice: found.invoice.into(),
         lines: found.lines.into_iter().map(LineAnswer::from).collect(),
     }))
+}
+
+pub(crate) async fn pdf(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    Ok(pdf_of(&state, customer.id, &id).await?)
+}
+
+pub(crate) async fn xml(
+    State(state): State<AppState>,
+    customer: Customer<Principal>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    Ok(xml_of(&state, customer.id, &id).await?)
 }
 
 #[derive(Serialize, utoipa::ToSchema)]

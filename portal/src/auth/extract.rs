@@ -210,7 +210,7 @@ impl<A: PrincipalExtractor> FromRequestParts<AppState> for Customer<A> {
             Some(Scope::Own(id)) => Ok(Customer { who, id }),
             Some(Scope::All) | None => Err(Rejection::new(
                 parts,
-                Failure::Forbidden("This page belongs to customers; you are signed in as staff."),
+                Failure::Forbidden("This is for customers, and you are staff."),
             )),
         }
     }
@@ -232,7 +232,7 @@ macro_rules! staff_extractors {
                 if is_staff && matches!(principal.user().role, $(Role::$role)|+) {
                     return Ok($name(who));
                 }
-                Err(Rejection::new(parts, Failure::Forbidden("Your role does not include this page.")))
+                Err(Rejection::new(parts, Failure::Forbidden("Your role does not allow this.")))
             }
         }
     )*};

@@ -61,7 +61,7 @@ pub(crate) async fn second_factor_changed(
     publish(connection, EventType::SecondFactorChanged, user, facts, now_ms).await
 }
 
-/// There is a token more, which can do by the API what its user can.
+/// There is a token more, which reads through the API what its user can read.
 pub(super) async fn token_added(
     connection: &mut AnyConnection,
     user: UserId,

@@ -1,6 +1,6 @@
 //! API tokens: by them a program, or a person on the command line, proves who they are. A request of the API carries one as
-//! `Authorization: Bearer ezs_…`; on the command line it shows who decides on an approval. It can do what its user can, by the API
-//! alone: pages are for sessions.
+//! `Authorization: Bearer ezs_…`; on the command line it shows who decides on an approval. It reads what its user can read, by
+//! the API alone: pages are for sessions.
 //!
 //! A token is had by who knows the password, and the second factor where one is on. It is shown once, when it is made; its SHA-256
 //! is stored. It ends with another password or role, a second factor that is turned on or reset, and when its user is disabled.

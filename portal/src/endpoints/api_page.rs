@@ -6,8 +6,8 @@ use schemas::error_class::ErrorClass;
 
 use super::{Area, ENDPOINTS, Endpoint};
 use crate::auth::{Role, SignedIn};
-use crate::error::{PageError, page};
-use crate::error_table::{codes, outcome};
+use crate::error::{PageError, page, status_of};
+use crate::error_table::codes;
 use crate::shell::Shell;
 
 struct EndpointRow {
@@ -24,14 +24,10 @@ struct AreaRows {
     rows: Vec<EndpointRow>,
 }
 
-struct ClassRow {
-    name: &'static str,
-    status: u16,
-}
-
 struct CodeRow {
     code: &'static str,
     class: &'static str,
+    status: u16,
 }
 
 #[derive(Template)]
@@ -39,7 +35,6 @@ struct CodeRow {
 struct ApiPage {
     shell: Shell,
     areas: Vec<AreaRows>,
-    classes: Vec<ClassRow>,
     codes: Vec<CodeRow>,
 }
 
@@ -74,16 +69,11 @@ fn api_page(shell: Shell, role: Role) -> ApiPage {
     ApiPage {
         shell,
         areas: areas.into_iter().filter(|area| !area.rows.is_empty()).collect(),
-        classes: ErrorClass::ALL
-            .map(|class| ClassRow {
-                name: class.name(),
-                status: outcome(class).status.as_u16(),
-            })
-            .into(),
         codes: codes
             .map(|code| CodeRow {
                 code: code.code,
                 class: code.class.name(),
+                status: status_of(code).as_u16(),
             })
             .collect(),
     }

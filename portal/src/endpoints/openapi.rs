@@ -9,14 +9,16 @@ use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
 };
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{Components, ComponentsBuilder, Schema};
+use utoipa::openapi::schema::{
+    Components, ComponentsBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
 
-use super::operation::{Named, Operation, schemas_of};
+use super::operation::{Answered, Named, Operation, schemas_of};
 use super::parameters::{names_in, parameter};
 use super::{Access, ENDPOINTS, Endpoint, Tenants};
 use crate::admission::RETRY_AFTER_S;
@@ -35,8 +37,8 @@ const ABOUT: &str = "What the portal shows, for programs.\n\n\
     end in `_ms`.\n\
     * Errors are `application/problem+json` (RFC 9457). Programs compare `code`, which never changes; what a code means is in \
     the table on the page `/api`. A fault on our side has a `fault` id, under which it was logged.\n\
-    * Send an API token as `Authorization: Bearer ezs_…`. It is made on the page `/account/tokens`, can do what its user can, and \
-    ends with it.\n\
+    * Send an API token as `Authorization: Bearer ezs_…`. It is made on the page `/account/tokens` and \
+    reads what its user can read. Every address only reads.\n\
     * A parameter that an address does not know, or that cannot be read, is refused and never ignored.\n\
     * Fields and codes may be added; none is taken away or changes its meaning within a version.";
 
@@ -106,7 +108,8 @@ fn components(schemas: BTreeMap<String, RefOr<Schema>>) -> Components {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("ezs_…")
         .description(Some(
-            "An API token, from the page /account/tokens or `ezscale user token add`. It can do what its user can.",
+            "An API token, from the page /account/tokens or `ezscale user token add`. It reads what its user can read; on the \
+             command line it shows which admin decides on an approval.",
         ))
         .build();
     ComponentsBuilder::new()
@@ -157,7 +160,7 @@ fn path_item(endpoint: &Endpoint, operation: &Operation) -> PathItem {
         .summary(Some(operation.summary))
         .description(Some(required_access(endpoint.access)))
         .extensions(Some(ExtensionsBuilder::new().add("x-roles", roles).build()))
-        .response("200", answered((operation.answer)().as_ref()));
+        .response("200", answered(operation.answer));
     for name in names_in(endpoint.path) {
         described = described.parameter(path_parameter(name));
     }
@@ -195,14 +198,22 @@ fn path_parameter(name: &'static str) -> Parameter {
     }
 }
 
-fn answered(schema: &str) -> Response {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(schema)))
-        .build();
+fn answered(answer: Answered) -> Response {
+    let (content_type, schema): (&str, RefOr<Schema>) = match answer {
+        Answered::Json(name) => (JSON, Ref::from_schema_name(name()).into()),
+        Answered::File(content_type) => (content_type, file().into()),
+    };
     ResponseBuilder::new()
         .description("As asked.")
-        .content(JSON, content)
+        .content(content_type, ContentBuilder::new().schema(Some(schema)).build())
         .build()
+}
+
+/// Bytes, as makers of clients know them.
+fn file() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
 }
 
 /// Codes with which an endpoint can refuse, by status: they follow from its row.

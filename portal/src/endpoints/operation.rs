@@ -76,6 +76,15 @@ impl Area {
 /// A schema with its name.
 pub(crate) type Named = (String, RefOr<Schema>);
 
+/// What an endpoint answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answered {
+    /// JSON, by the name of its schema.
+    Json(fn() -> Cow<'static, str>),
+    /// A file of this content type.
+    File(&'static str),
+}
+
 /// What is said of an endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
@@ -83,9 +92,8 @@ pub(crate) struct Operation {
     pub(crate) summary: &'static str,
     /// What its query takes.
     pub(crate) query: fn() -> Vec<Parameter>,
-    /// The name of the schema of what it answers.
-    pub(crate) answer: fn() -> Cow<'static, str>,
-    /// That schema with all that it refers to.
+    pub(crate) answer: Answered,
+    /// The schema of what it answers, with all that it refers to; none of a file.
     pub(crate) schemas: fn() -> Vec<Named>,
 }
 
@@ -103,7 +111,7 @@ impl Operation {
             area,
             summary,
             query: Vec::new,
-            answer: <()>::name,
+            answer: Answered::Json(<()>::name),
             schemas: Vec::new,
         }
     }
@@ -119,8 +127,17 @@ impl Operation {
     /// It answers a `T` as JSON.
     pub(super) fn answers<T: ToSchema>(self) -> Operation {
         Operation {
-            answer: T::name,
+            answer: Answered::Json(T::name),
             schemas: schemas_of::<T>,
+            ..self
+        }
+    }
+
+    /// It answers a file.
+    pub(super) fn answers_file(self, content_type: &'static str) -> Operation {
+        Operation {
+            answer: Answered::File(content_type),
+            schemas: Vec::new,
             ..self
         }
     }

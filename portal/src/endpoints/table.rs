@@ -94,6 +94,10 @@ pub(super) fn rows() -> Vec<Endpoint> {
             .documented(Operation::new(Area::Invoices, "List finalised invoices").query::<api::invoices::InvoicesQuery>().answers::<api::invoices::InvoicesAnswer>()),
         get("/api/v1/invoices/{invoice}", Customer, api::invoices::one)
             .documented(Operation::new(Area::Invoices, "Read an invoice with its lines").answers::<api::invoices::InvoiceWithLinesAnswer>()),
+        get("/api/v1/invoices/{invoice}/pdf", Customer, api::invoices::pdf).read()
+            .documented(Operation::new(Area::Invoices, "Read an invoice as PDF").answers_file("application/pdf")),
+        get("/api/v1/invoices/{invoice}/xml", Customer, api::invoices::xml).read()
+            .documented(Operation::new(Area::Invoices, "Read an invoice as XML (UBL by EN 16931)").answers_file("application/xml")),
         get("/api/v1/invoices/{invoice}/lines/{line}/explain", Customer, api::invoices::explain).heavy()
             .documented(Operation::new(Area::Invoices, "Explain a usage line down to days and remote addresses").answers::<api::invoices::ExplainAnswer>()),
         form("/payments/{payment}/give-up", Customer, paying::give_up),

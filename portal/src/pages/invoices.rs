@@ -417,7 +417,12 @@ pub(crate) async fn pdf(
     customer: Customer,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(pdf_of(&state, customer.id, &id).await?)
+}
+
+/// An invoice of the customer as PDF: on its page, and by the API.
+pub(crate) async fn pdf_of(state: &AppState, customer: CustomerId, id: &str) -> Result<Response, Failure> {
+    let found = invoice_of(state, customer, id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
     // Laying out a long invoice takes a core for a while.
     let bytes = tokio::task::spawn_blocking(move || document::pdf::pdf(&document))
@@ -432,12 +437,17 @@ pub(crate) async fn xml(
     customer: Customer,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(xml_of(&state, customer.id, &id).await?)
+}
+
+/// An invoice of the customer as XML: on its page, and by the API.
+pub(crate) async fn xml_of(state: &AppState, customer: CustomerId, id: &str) -> Result<Response, Failure> {
+    let found = invoice_of(state, customer, id).await?;
     let document = invoice::document(state.db(), found.invoice.id).await?;
     let text = match document::ubl::xml(&document) {
         Ok(text) => text,
         Err(error @ (UblError::Write(_) | UblError::Utf8(_) | UblError::Money(_))) => {
-            return Err(Failure::internal("write XML")(error.into()).into());
+            return Err(Failure::internal("write XML")(error.into()));
         }
         // The standard asks for facts that are not entered, or does not know such amounts.
         Err(error) => {
@@ -446,8 +456,7 @@ pub(crate) async fn xml(
                 "{} has no electronic form: the standard asks for facts that it does not hold. The PDF is the same \
                  invoice; write to us if you need the XML.",
                 found.invoice.number
-            ))
-            .into());
+            )));
         }
     };
     Ok(attachment(

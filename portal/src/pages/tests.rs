@@ -18,6 +18,8 @@ fn owned(service: &str, invoice: &str, line: &str) -> Vec<String> {
         format!("/api/v1/services/{service}/usage"),
         format!("/api/v1/services/{service}/period"),
         format!("/api/v1/invoices/{invoice}"),
+        format!("/api/v1/invoices/{invoice}/pdf"),
+        format!("/api/v1/invoices/{invoice}/xml"),
         format!("/api/v1/invoices/{invoice}/lines/{line}/explain"),
     ]
 }
@@ -163,6 +165,7 @@ async fn a_period_to_date_is_projected_and_priced() {
         .get(&format!("/api/v1/services/{}/period", world.transfer))
         .await
         .json();
+    assert_eq!(period["service"], world.transfer.to_string());
     let billed = period["billed_bytes"].as_u64().unwrap();
     let measured = period["windows_measured"].as_u64().unwrap();
     assert_eq!(
@@ -356,6 +359,13 @@ async fn an_invoice_comes_as_pdf_and_xml_and_says_what_is_open() {
     let xml = ada.get(&format!("{address}/xml")).await;
     assert_eq!(xml.header("content-type"), "application/xml");
     assert!(xml.body.contains(&number) && xml.body.contains("Invoice"));
+    for (form, page) in [("pdf", &pdf), ("xml", &xml)] {
+        let by_api = ada.get(&format!("/api/v1{address}/{form}")).await;
+        assert_eq!(by_api.body, page.body, "{form}");
+        for name in ["content-type", "content-disposition"] {
+            assert_eq!(by_api.header(name), page.header(name), "{form} {name}");
+        }
+    }
     let page = ada.get(&address).await.body;
     assert!(
         page.contains(">open</span>") && page.contains("Contact us to pay this invoice"),

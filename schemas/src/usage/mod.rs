@@ -4,11 +4,12 @@ mod percentile;
 
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use percentile::{Percentile95, percentile_95_bps, rank_95, window_bps};
 
 use crate::address::Address;
+use crate::ids::ServiceId;
 use crate::inventory::Service;
 use crate::window::{WINDOW_MS, WindowStart};
 
@@ -59,7 +60,8 @@ pub struct SeriesPoint {
     /// Windows of the step in which the metering exporters were heard, and all its windows that lie in the past.
     pub windows_measured: u32,
     pub windows: u32,
-    /// Of both directions together, by the variances of the windows (`analytics::error_bound`); 0 = every packet was counted.
+    /// Sampling error of both directions together in 95 of 100 cases, by the variances of the windows, in parts per million;
+    /// 0 = every packet was counted.
     pub error_bound_ppm: u32,
 }
 
@@ -75,6 +77,9 @@ pub struct Gap {
 /// What a service used in a period.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct PeriodUsage {
+    /// Told as the id of the service.
+    #[serde(serialize_with = "as_service_id")]
+    #[schema(value_type = ServiceId)]
     pub service: u32,
     pub from_ms: i64,
     /// End of the period.
@@ -95,9 +100,14 @@ pub struct PeriodUsage {
     pub windows_excluded: u64,
     pub excluded_bytes_in: u64,
     pub excluded_bytes_out: u64,
-    /// Sampling error of both directions together, 95 of 100 cases, by the variances of the windows (`analytics::error_bound`).
+    /// Sampling error of both directions together in 95 of 100 cases, by the variances of the windows, in parts per million;
+    /// 0 = every packet was counted.
     pub error_bound_ppm: u32,
     pub gaps: Vec<Gap>,
+}
+
+fn as_service_id<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    ServiceId::from(*number).serialize(serializer)
 }
 
 /// A remote address that a service exchanged traffic with.

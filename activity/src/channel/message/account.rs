@@ -133,7 +133,7 @@ fn token_added(facts: &Facts<'_>) -> Message {
     let heading = "A new API token of your account";
     Message::new(Tone::Alert, heading, heading)
         .say(format!(
-            "A token was made by which programs can do through the API what {who} can, without the password."
+            "A new API token was created. Programs with it can read through the API what {who} can, without the password."
         ))
         .say("If it was not you, revoke it, set a new password at once, and write to us.")
         .fact("Token", facts.text("name"))

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
 use super::openapi::{DOCUMENT, operation_id, refusals};
+use super::operation::Answered;
 use super::parameters::{names_in, parameter};
 use super::{Access, ENDPOINTS, Endpoint};
 use crate::auth::Role;
@@ -116,7 +117,11 @@ fn every_operation_is_described_whole() {
             assert!(parameter["schema"].is_object(), "{named} has no schema");
             assert_eq!(parameter["required"] == true, parameter["in"] == "path", "{named}");
         }
-        let answer = &said["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+        let content = &said["responses"]["200"]["content"];
+        let answer = match endpoint.operation.as_ref().unwrap().answer {
+            Answered::Json(_) => &content["application/json"]["schema"]["$ref"],
+            Answered::File(content_type) => &content[content_type]["schema"]["type"],
+        };
         assert!(answer.is_string(), "{what} does not say what it answers");
         for (status, codes) in refusals(endpoint) {
             let refused = &said["responses"][status.to_string()];
@@ -131,6 +136,33 @@ fn every_operation_is_described_whole() {
             said["x-roles"].as_array().map(Vec::len),
             Some(endpoint.access.roles().map_or(0, <[Role]>::len)),
             "{what}"
+        );
+    }
+}
+
+/// Every description and summary in it.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for name in ["description", "summary"] {
+                found.extend(object.get(name).and_then(Value::as_str).map(str::to_owned));
+            }
+            object.values().for_each(|value| texts(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_description_names_things_of_the_program() {
+    let mut said = Vec::new();
+    texts(&document(), &mut said);
+    assert!(said.len() > 100, "{}", said.len());
+    for text in said {
+        assert!(
+            !text.contains("[`") && !text.contains("::"),
+            "readers of the API do not know our types: {text:?}"
         );
     }
 }
@@ -184,7 +216,12 @@ fn misfits(document: &Value, endpoint: &Endpoint, answer: &Answer) -> Vec<String
     if schema.is_null() {
         return vec![format!("{} as {media:?} is not described", answer.status)];
     }
-    violations(document, schema, &answer.json())
+    let value = match media.ends_with("json") {
+        true => answer.json(),
+        // A file.
+        false => Value::from(answer.body.as_str()),
+    };
+    violations(document, schema, &value)
 }
 
 /// Somebody of each role.
@@ -224,6 +261,8 @@ async fn what_is_answered_is_what_is_described() {
             }
             checked += 1;
             if !may {
+                let detail = answer.json()["detail"].to_string();
+                assert!(!detail.contains("page"), "{role} {address}: {detail}");
                 continue;
             }
             let nonsense = browser.get(&format!("{address}?nonsense=1")).await;
@@ -242,6 +281,7 @@ async fn what_is_answered_is_what_is_described() {
         if endpoint.access != Access::Public {
             let answer = anonymous.get(&address).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{address}");
+            assert_eq!(answer.json()["detail"], "Send an API token or sign in.", "{address}");
             wrong.extend(misfits(&document, endpoint, &answer));
         }
     }

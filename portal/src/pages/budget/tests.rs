@@ -84,6 +84,7 @@ async fn a_budget_is_set_counted_changed_and_removed() {
     assert!(!page.contains(" style="), "nothing inline");
     let json = spender.json().await;
     assert_eq!(json["budget"]["spent"]["minor"], 3_000);
+    assert_eq!(json["budget"]["unlock"], serde_json::Value::Null, "nothing is exceeded");
     assert_eq!(json["budget"]["thresholds_percent"], serde_json::json!([50, 75, 90]));
     assert_eq!(json["alerts"].as_array().map(Vec::len), Some(2));
     for (field, value, said) in [
@@ -121,6 +122,7 @@ async fn what_is_spent_suspends_and_paying_unlocks_at_once() {
     let mut spender = Spender::new().await;
     spender.set("22", true).await;
     assert_eq!(spender.state().await, SubscriptionState::Suspended);
+    assert_eq!(spender.json().await["budget"]["unlock"]["minor"], 800);
     let page = spender.browser.get("/budget").await.body;
     assert!(
         page.contains("Your services are suspended") && page.contains("Save a payment method"),
