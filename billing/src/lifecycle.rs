@@ -136,7 +136,7 @@ pub struct IdleFreePlans {
 /// When the database or usage cannot be read.
 pub async fn end_idle_free_plans(
     database: &Database,
-    usage: &dyn UsageSource,
+    usage: &dyn schemas::usage::UsageSource,
     now_ms: i64,
 ) -> Result<IdleFreePlans, BillingError> {
     let since_ms = now_ms - (FREE_PLAN_IDLE_MS - FREE_PLAN_WARNING_MS);

@@ -89,6 +89,7 @@ impl Host {
             ("method", method.to_string()),
             ("payment", format!("pay_{number}")),
             ("endpoint", format!("whk_{number}")),
+            ("api_token", "tok_1".to_owned()),
             ("plan", "pln_1".to_owned()),
             ("sheet", "invoices.csv".to_owned()),
             ("name", "app.css".to_owned()),
