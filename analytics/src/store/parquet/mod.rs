@@ -59,9 +59,21 @@ const GROUP_AT_ONCE_RATIO: f64 = 0.2;
 /// The name under which queries reach the folder of tables; it exists only inside the session.
 const STORE_URL: &str = "ezscale://tables";
 
+/// DataFusion behind a trait object. Whatever holds an [`Engine`] over an await must be shown to be `Send`, and the compiler goes through
+/// every type that it can see for each of those futures: through all of DataFusion's that takes 12 seconds, each time.
+trait Session: Send + Sync {
+    fn context(&self) -> &SessionContext;
+}
+
+impl Session for SessionContext {
+    fn context(&self) -> &SessionContext {
+        self
+    }
+}
+
 /// The tables of one data directory behind one query engine.
 pub(crate) struct Engine {
-    context: SessionContext,
+    session: Box<dyn Session>,
     /// Of each scan.
     streams: usize,
     url: ObjectStoreUrl,
@@ -140,7 +152,7 @@ impl Engine {
         let all = tables.to_vec();
         let [flows, usage, counters, collection, truth] = tables;
         Ok(Engine {
-            context,
+            session: Box::new(context),
             streams,
             url,
             flows,
@@ -158,7 +170,7 @@ impl Engine {
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        Ok(self.context.sql_with_options(query, read_only).await?)
+        Ok(self.session.context().sql_with_options(query, read_only).await?)
     }
 
     pub(crate) async fn sql(
@@ -194,7 +206,7 @@ impl Engine {
     }
 
     fn read_provider(&self, provider: Arc<dyn TableProvider>) -> Result<DataFrame, AnalyticsError> {
-        Ok(self.context.read_table(provider)?)
+        Ok(self.session.context().read_table(provider)?)
     }
 }
 
