@@ -25,6 +25,7 @@ pub mod auth;
 mod body;
 mod client;
 mod customer;
+mod documents;
 mod endpoints;
 mod error;
 pub mod error_table;

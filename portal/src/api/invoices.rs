@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::ApiQuery;
 use crate::auth::{Customer, Principal};
 use crate::customer::{explanation, invoice_of};
+use crate::documents::{self, Reader};
 use crate::error::{ApiError, Failure};
-use crate::pages::invoices::{pdf_of, xml_of};
 use crate::path::Path;
 use crate::query::optional;
 use crate::state::AppState;
@@ -174,7 +174,8 @@ pub(crate) async fn pdf(
     customer: Customer<Principal>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    Ok(pdf_of(&state, customer.id, &id).await?)
+    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(documents::pdf(&state, found.invoice.id).await?)
 }
 
 pub(crate) async fn xml(
@@ -182,7 +183,8 @@ pub(crate) async fn xml(
     customer: Customer<Principal>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    Ok(xml_of(&state, customer.id, &id).await?)
+    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(documents::xml(&state, found.invoice.id, Reader::Customer).await?)
 }
 
 #[derive(Serialize, utoipa::ToSchema)]

@@ -9,8 +9,6 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use billing::document;
-use billing::document::ubl::UblError;
 use billing::invoice::{self, Invoice, InvoiceFilter, InvoiceKind, InvoiceStatus, InvoiceWithLines};
 use billing::payment::RefundState;
 use jiff::tz::TimeZone;
@@ -20,6 +18,7 @@ use sqlx::Row as _;
 
 use crate::auth::Customer;
 use crate::customer::{self, invoice_of, metered_usage};
+use crate::documents::{self, Reader};
 use crate::error::{Failure, PageError, page};
 use crate::format;
 use crate::pages::paying;
@@ -402,34 +401,13 @@ async fn invoice_page(
     })
 }
 
-/// A file to be kept, by its number: numbers are letters, digits and hyphens.
-fn attachment(content_type: &'static str, number: &str, extension: &str, body: Vec<u8>) -> Response {
-    let disposition = format!("attachment; filename=\"{number}.{extension}\"");
-    let headers = [
-        (header::CONTENT_TYPE, content_type.to_owned()),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
-    (headers, body).into_response()
-}
-
 pub(crate) async fn pdf(
     State(state): State<AppState>,
     customer: Customer,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    Ok(pdf_of(&state, customer.id, &id).await?)
-}
-
-/// An invoice of the customer as PDF: on its page, and by the API.
-pub(crate) async fn pdf_of(state: &AppState, customer: CustomerId, id: &str) -> Result<Response, Failure> {
-    let found = invoice_of(state, customer, id).await?;
-    let document = invoice::document(state.db(), found.invoice.id).await?;
-    // Laying out a long invoice takes a core for a while.
-    let bytes = tokio::task::spawn_blocking(move || document::pdf::pdf(&document))
-        .await
-        .map_err(|error| Failure::internal("write a PDF")(error.into()))?
-        .map_err(|error| Failure::internal("write a PDF")(error.into()))?;
-    Ok(attachment("application/pdf", &found.invoice.number, "pdf", bytes))
+    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(documents::pdf(&state, found.invoice.id).await?)
 }
 
 pub(crate) async fn xml(
@@ -437,34 +415,8 @@ pub(crate) async fn xml(
     customer: Customer,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    Ok(xml_of(&state, customer.id, &id).await?)
-}
-
-/// An invoice of the customer as XML: on its page, and by the API.
-pub(crate) async fn xml_of(state: &AppState, customer: CustomerId, id: &str) -> Result<Response, Failure> {
-    let found = invoice_of(state, customer, id).await?;
-    let document = invoice::document(state.db(), found.invoice.id).await?;
-    let text = match document::ubl::xml(&document) {
-        Ok(text) => text,
-        Err(error @ (UblError::Write(_) | UblError::Utf8(_) | UblError::Money(_))) => {
-            return Err(Failure::internal("write XML")(error.into()));
-        }
-        // The standard asks for facts that are not entered, or does not know such amounts.
-        Err(error) => {
-            tracing::warn!(%error, number = found.invoice.number, "an invoice has no electronic form");
-            return Err(Failure::BadRequest(format!(
-                "{} has no electronic form: the standard asks for facts that it does not hold. The PDF is the same \
-                 invoice; write to us if you need the XML.",
-                found.invoice.number
-            )));
-        }
-    };
-    Ok(attachment(
-        "application/xml",
-        &found.invoice.number,
-        "xml",
-        text.into_bytes(),
-    ))
+    let found = invoice_of(&state, customer.id, &id).await?;
+    Ok(documents::xml(&state, found.invoice.id, Reader::Customer).await?)
 }
 
 pub(crate) async fn line(

@@ -83,7 +83,7 @@ async fn ops_flags_an_attack_and_takes_it_back() {
     assert!(billing::exclusion::in_force(db.pool()).await.unwrap().is_empty());
     let shown = ops.get(&page).await;
     assert!(
-        shown.body.contains("reversed") && !shown.body.contains("Remove flag"),
+        shown.body.contains("removed") && !shown.body.contains("Remove flag"),
         "{}",
         shown.body
     );
