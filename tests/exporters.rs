@@ -97,7 +97,7 @@ fn pmacctd_sflow_sampled_stays_within_the_bound() {
 }
 
 /// An exporter that ends without telling its losses is measured again, so often in all.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 6;
 
 /// One exporter, one protocol, one way of sampling.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::command::Background;
 use super::lab::{Lab, NEIGHBOUR_V4, SERVER_V4, SERVER_V6};
+use super::wait::wait_until;
 
 /// iperf3's usual port.
 const IPERF_PORT: u16 = 5201;
@@ -64,7 +65,15 @@ const UDP_BITRATE: &str = "50M";
 pub(crate) fn generate(lab: &Lab, families: Families) {
     let v4 = SERVER_V4.to_string();
     let v6 = SERVER_V6.to_string();
-    let client = |argv: &[&str]| lab.client.run(argv);
+    let client = |argv: &[&str]| {
+        // Between two clients iperf3's server closes its port and opens it again.
+        if argv.first() == Some(&"iperf3") {
+            wait_until("iperf3 to listen again", START_LIMIT, || {
+                lab.server.is_listening("tcp", IPERF_PORT)
+            });
+        }
+        lab.client.run(argv)
+    };
 
     // TCP to the server, and from it.
     client(&["iperf3", "--client", &v4, "--bytes", "20M", "--bitrate", TCP_BITRATE]);
