@@ -190,6 +190,26 @@ fn f60_what_changed_or_was_decided_or_expired_is_not_done() {
 }
 
 #[test]
+fn f60_subscriptions_that_are_ended_one_by_one_are_ended_together() {
+    let world = world();
+    done(&world, "plan add --name Flat --price 10 --currency EUR --months 1");
+    for number in 2..=7 {
+        done(&world, &format!("service add --name web{number} --customer cus_1"));
+        done(&world, &format!("subscription add svc_{number} --price prc_1"));
+    }
+    for number in 1..=5 {
+        let cancelled = done(&world, &format!("subscription cancel sub_{number} --now"));
+        assert!(!cancelled.contains("waits"), "{cancelled}");
+    }
+    let id = asked(&world, "subscription cancel sub_6 --now");
+    let running = "SELECT count(*) FROM subscriptions WHERE status <> 'ended'";
+    assert_eq!(world.number(running), 1);
+    let (is_done, said) = decide(&world, &format!("approve {id}"), "ben");
+    assert!(is_done, "{said}");
+    assert_eq!(world.number(running), 0);
+}
+
+#[test]
 fn f60_parts_of_one_grant_are_one_grant() {
     let world = world();
     done(&world, "credit grant cus_1 600 --for t:1 --reason sorry");

@@ -42,6 +42,8 @@ pub enum HighRisk {
     Refund,
     CreditGrant,
     WriteOff,
+    /// An invoice taken back, as a whole or in part.
+    CreditNote,
     UsageExclusion,
     ServiceTransfer,
     /// Somebody can sign in as an admin: added, or let in again.
@@ -112,13 +114,14 @@ pub struct Rule {
 }
 
 impl HighRisk {
-    pub const ALL: [HighRisk; 14] = [
+    pub const ALL: [HighRisk; 15] = [
         HighRisk::BulkTermination,
         HighRisk::AccountDeletion,
         HighRisk::PriceChange,
         HighRisk::Refund,
         HighRisk::CreditGrant,
         HighRisk::WriteOff,
+        HighRisk::CreditNote,
         HighRisk::UsageExclusion,
         HighRisk::ServiceTransfer,
         HighRisk::AdminCreated,
@@ -137,6 +140,7 @@ impl HighRisk {
             HighRisk::Refund => "refund",
             HighRisk::CreditGrant => "credit_grant",
             HighRisk::WriteOff => "write_off",
+            HighRisk::CreditNote => "credit_note",
             HighRisk::UsageExclusion => "usage_exclusion",
             HighRisk::ServiceTransfer => "service_transfer",
             HighRisk::AdminCreated => "admin_created",
@@ -148,7 +152,7 @@ impl HighRisk {
         }
     }
 
-    /// The table. What a reseller is billed can be put right with the next invoice; the keys of a gateway and the database are seen
+    /// The table. A credit note puts right what was charged wrongly, which customers wait for. What a reseller is billed can be put right with the next invoice; the keys of a gateway and the database are seen
     /// when they have changed already, by whoever has the machine: there is nothing left to wait for.
     pub fn rule(self) -> Rule {
         let rule = |measure, decision, requester| Rule {
@@ -168,6 +172,7 @@ impl HighRisk {
             HighRisk::Refund | HighRisk::CreditGrant | HighRisk::WriteOff => {
                 rule(Measure::MinorUnits, second, Role::Finance)
             }
+            HighRisk::CreditNote => rule(Measure::MinorUnits, told, Role::Finance),
             HighRisk::UsageExclusion => rule(Measure::Hours, second, Role::Ops),
             HighRisk::ServiceTransfer => rule(Measure::Services, second, Role::Admin),
             HighRisk::AdminCreated | HighRisk::AdminDeleted | HighRisk::AdminRole => {
@@ -191,6 +196,8 @@ pub struct Thresholds {
     pub credit_grant_over_minor: i64,
     /// Invoices of a customer written off.
     pub write_off_over_minor: i64,
+    /// Invoices of a customer credited or made void.
+    pub credit_note_over_minor: i64,
     /// Time excluded from the usage of a customer's services.
     pub usage_exclusion_over_hours: i64,
     /// Services of a customer that move to others.
@@ -235,6 +242,7 @@ impl Thresholds {
         refund_over_minor: 100_000,
         credit_grant_over_minor: 100_000,
         write_off_over_minor: 100_000,
+        credit_note_over_minor: 100_000,
         usage_exclusion_over_hours: 24,
         transfer_over_services: 5,
         price_change_over_customers: 100,
@@ -251,6 +259,7 @@ impl Thresholds {
             ("refund_over_minor", self.refund_over_minor),
             ("credit_grant_over_minor", self.credit_grant_over_minor),
             ("write_off_over_minor", self.write_off_over_minor),
+            ("credit_note_over_minor", self.credit_note_over_minor),
             ("usage_exclusion_over_hours", self.usage_exclusion_over_hours),
             ("transfer_over_services", self.transfer_over_services),
             ("price_change_over_customers", self.price_change_over_customers),
@@ -281,6 +290,7 @@ impl Thresholds {
             HighRisk::Refund => Some(self.refund_over_minor),
             HighRisk::CreditGrant => Some(self.credit_grant_over_minor),
             HighRisk::WriteOff => Some(self.write_off_over_minor),
+            HighRisk::CreditNote => Some(self.credit_note_over_minor),
             HighRisk::UsageExclusion => Some(self.usage_exclusion_over_hours),
             HighRisk::ServiceTransfer => Some(self.transfer_over_services),
             HighRisk::AccountDeletion

@@ -55,6 +55,8 @@ pub struct PriceVersion {
 pub enum Action {
     BulkTermination {
         subscriptions: Vec<SubscriptionId>,
+        #[serde(default)]
+        counted_subscriptions: i64,
         reason: String,
     },
     AccountDeletion {
@@ -90,6 +92,15 @@ pub enum Action {
         /// What it is granted once for.
         cause: String,
         reason: String,
+    },
+    /// What takes off the next invoice: a grant in all but name.
+    CreditItem {
+        customer: CustomerId,
+        currency: String,
+        /// What is taken off: more than zero.
+        amount_minor: i64,
+        counted_minor: i64,
+        description: String,
     },
     WriteOff {
         invoice: InvoiceId,
@@ -151,7 +162,7 @@ impl Action {
             Action::AccountDeletion { .. } => HighRisk::AccountDeletion,
             Action::PriceChange { .. } => HighRisk::PriceChange,
             Action::Refund { .. } => HighRisk::Refund,
-            Action::CreditGrant { .. } => HighRisk::CreditGrant,
+            Action::CreditGrant { .. } | Action::CreditItem { .. } => HighRisk::CreditGrant,
             Action::WriteOff { .. } => HighRisk::WriteOff,
             Action::UsageExclusion { .. } => HighRisk::UsageExclusion,
             Action::ServiceTransfer { .. } => HighRisk::ServiceTransfer,
@@ -164,14 +175,22 @@ impl Action {
     /// How large it is, in the unit of its rule ([`activity::risk::Measure`]).
     pub fn size(&self) -> i64 {
         match self {
-            Action::BulkTermination { subscriptions, .. } => i64::try_from(subscriptions.len()).unwrap_or(i64::MAX),
+            Action::BulkTermination {
+                subscriptions,
+                counted_subscriptions,
+                ..
+            } => i64::try_from(subscriptions.len())
+                .unwrap_or(i64::MAX)
+                .max(*counted_subscriptions),
             Action::PriceChange { customers, .. } => i64::try_from(*customers).unwrap_or(i64::MAX),
             Action::Refund {
                 amount_minor,
                 counted_minor,
                 ..
             } => *amount_minor.max(counted_minor),
-            Action::CreditGrant { counted_minor, .. } | Action::WriteOff { counted_minor, .. } => *counted_minor,
+            Action::CreditGrant { counted_minor, .. }
+            | Action::CreditItem { counted_minor, .. }
+            | Action::WriteOff { counted_minor, .. } => *counted_minor,
             Action::UsageExclusion { counted_hours, .. } => *counted_hours,
             Action::ServiceTransfer { counted_services, .. } => *counted_services,
             Action::AccountDeletion { .. }
@@ -266,6 +285,7 @@ mod tests {
         };
         let termination = |count: i64| Action::BulkTermination {
             subscriptions: (1..=count).map(SubscriptionId).collect(),
+            counted_subscriptions: 0,
             reason: "abuse".to_owned(),
         };
         let waits = |action: &Action| action.waits(&Thresholds::DEFAULT);

@@ -43,7 +43,7 @@ use self::settings::later;
 use self::spend::{Spend, spend};
 use crate::invoice::{self, Draft, Previews};
 use crate::subscription::state::HoldCause;
-use crate::subscription::{change, holds};
+use crate::subscription::{ITSELF, change, holds};
 use crate::{BillingError, dunning, settlement, top_up};
 use schemas::usage::UsageSource;
 
@@ -357,7 +357,7 @@ async fn look(
                     subscription,
                     HoldCause::Budget,
                     &reason,
-                    "billing",
+                    ITSELF,
                     now_ms,
                 )
                 .await?;
@@ -492,7 +492,7 @@ async fn release_all(
     for row in &rows {
         let subscription = SubscriptionId(row.try_get(0)?);
         if !but.contains(&subscription) {
-            change::release(connection, subscription, HoldCause::Budget, "billing", now_ms).await?;
+            change::release(connection, subscription, HoldCause::Budget, ITSELF, now_ms).await?;
             released.push(subscription);
         }
     }

@@ -50,8 +50,8 @@ use crate::charger::{self, ChargeOrder, ChargeResult, Charger, Purpose};
 use crate::collection_terms::{Schedule, TermsError, terms};
 use crate::settlement::{self, SettlementError};
 use crate::subscription::change::{self, CancellationTime};
-use crate::subscription::holds;
 use crate::subscription::state::HoldCause;
+use crate::subscription::{ITSELF, holds};
 
 /// Invoices that one call looks at; the next call takes the rest.
 const AT_ONCE: i64 = 1_000;
@@ -330,7 +330,7 @@ async fn step(
                 subscription,
                 HoldCause::Unpaid,
                 &reason,
-                "billing",
+                ITSELF,
                 now_ms,
             )
             .await?;
@@ -349,7 +349,7 @@ async fn step(
                     subscription,
                     CancellationTime::Now,
                     &reason,
-                    "billing",
+                    ITSELF,
                     now_ms,
                 )
                 .await?;

@@ -128,7 +128,9 @@ pub enum BillingError {
     CouponRefused { code: String, reason: &'static str },
     #[error("{0} is an add-on: it needs a subscription to be beside")]
     AddonAlone(PlanId),
-    #[error("a subscription to a plan and one to an add-on do not change places ({0})")]
+    #[error(
+        "{0} is of the other kind: beside a subscription goes an add-on (`ezscale plan add --addon`), and a subscription changes only to a plan of its own kind"
+    )]
     NotAnAddon(PlanId),
     #[error("{subscription} is not the subscription of {service}")]
     OtherService {

@@ -14,9 +14,9 @@ use serde_json::json;
 use sqlx::{AnyConnection, Row as _};
 
 use crate::event;
-use crate::subscription::SubscriptionState;
 use crate::subscription::change::{self, CancellationTime};
 use crate::subscription::schedule::{self, ScheduledChange};
+use crate::subscription::{ITSELF, SubscriptionState};
 use crate::{BillingError, guard};
 use schemas::usage::UsageQuery;
 
@@ -73,7 +73,7 @@ pub async fn advance(database: &Database, now_ms: i64) -> Result<Advanced, Billi
     }
     for id in due(database, "SELECT id FROM subscriptions WHERE status <> 'ended' AND cancel_at_ms <= $1 ORDER BY cancel_at_ms, id LIMIT $2", now_ms).await? {
         let mut transaction = database.begin_write().await?;
-        match change::reach_end(&mut transaction, id, "billing", now_ms).await {
+        match change::reach_end(&mut transaction, id, ITSELF, now_ms).await {
             Ok(()) => {
                 transaction.commit().await?;
                 done.subscriptions_ended += 1;
@@ -175,7 +175,7 @@ pub async fn end_idle_free_plans(
         let mut transaction = database.begin_write().await?;
         if is_over {
             let reason = "the free plan was not used for 90 days";
-            change::cancel(&mut transaction, id, CancellationTime::Now, reason, "billing", now_ms).await?;
+            change::cancel(&mut transaction, id, CancellationTime::Now, reason, ITSELF, now_ms).await?;
             done.ended += 1;
         } else {
             let subscription = &contract.subscription;

@@ -311,6 +311,10 @@ impl Facts {
     fn why(&self) -> &'static str {
         let held_all = self.free.minor >= self.payment.amount.minor;
         match &self.invoice {
+            None if !held_all => {
+                "the rest was refunded, is being refunded, was reversed or is disputed, or was spent on invoices: refund \
+                 that there by a credit note"
+            }
             _ if !held_all => "the rest was refunded, is being refunded, was reversed or is disputed",
             None => "the rest was spent on invoices: refund it there by a credit note, or was not paid in",
             Some(_) => {

@@ -1,7 +1,7 @@
 //! F-60 in the portal: a form above a threshold waits for a second admin, leaves one entry when it is sent and one when it is decided,
 //! and is done by the decision. The same for commands: `tests/risk.rs`. Refunds: `pages/finance/refund/tests.rs`.
 
-use activity::audit::{self, AuditFilter, AuditRecord, chain};
+use activity::audit::{self, AuditFilter, AuditRecord, Risk, chain};
 use activity::risk::{self, Thresholds};
 use sqlx::Row as _;
 
@@ -14,6 +14,7 @@ const STRICT: Thresholds = Thresholds {
     refund_over_minor: 0,
     credit_grant_over_minor: 0,
     write_off_over_minor: 0,
+    credit_note_over_minor: 0,
     usage_exclusion_over_hours: 0,
     transfer_over_services: 0,
     price_change_over_customers: 0,
@@ -42,6 +43,9 @@ const CASES: &[Case] = &[
     Case { who: "finance", page: "/finance/customers/cus_1", address: "/finance/customers/cus_1/grant",
         fields: &[("amount", "0.01"), ("reason", "sorry")], confirm: "", kind: "credit_grant",
         counts: "SELECT count(*) FROM ledger_transactions WHERE idempotency_key LIKE 'grant:%'" },
+    Case { who: "finance", page: "/finance/customers/cus_1", address: "/finance/customers/cus_1/charge",
+        fields: &[("amount", "-0.01"), ("description", "sorry")], confirm: "", kind: "credit_item",
+        counts: "SELECT count(*) FROM charge_items" },
     Case { who: "finance", page: "/finance/invoices/inv_1", address: "/finance/invoices/inv_1/write-off",
         fields: &[("reason", "gone")], confirm: "write_off", kind: "write_off",
         counts: "SELECT count(*) FROM allocations WHERE source = 'write_off'" },
@@ -174,6 +178,39 @@ async fn f60_every_form_above_a_threshold_waits_and_is_done_by_the_decision() {
         );
     }
     assert_eq!(chain::verify(portal.state.db()).await.unwrap().broken, None);
+}
+
+/// What puts a charge right waits for nobody, and does not pass unseen in the place of a write-off.
+#[tokio::test]
+async fn f60_large_credit_notes_are_reported() {
+    const SMALL: &[(&str, &str)] = &[("amount", "1.00"), ("reason", "wrong")];
+    const REST: &[(&str, &str)] = &[("amount", ""), ("reason", "wrong")];
+    let world = World::new().await;
+    let portal = &world.portal;
+    portal.user("finance", Role::Finance, None).await;
+    let mut finance = portal.signed_in("finance").await;
+    let form = |fields| Case {
+        who: "finance",
+        page: "/finance/invoices/inv_1",
+        address: "/finance/invoices/inv_1/credit",
+        fields,
+        confirm: "issue",
+        kind: "credit_note",
+        counts: "",
+    };
+    for (thresholds, fields, risk) in [(Thresholds::DEFAULT, SMALL, Risk::Normal), (STRICT, REST, Risk::High)] {
+        let mut connection = portal.state.db().pool().acquire().await.unwrap();
+        let _ = risk::set_thresholds(&mut connection, &thresholds).await.unwrap();
+        drop(connection);
+        let known = after(&world, 0).await.last().unwrap().id.0;
+        let sent = send(&mut finance, &form(fields), "").await;
+        assert_eq!(sent.status, 303, "{}", sent.body);
+        let left = after(&world, known).await;
+        let [entry] = &left[..] else {
+            panic!("a credit note left {left:?}")
+        };
+        assert_eq!((entry.action.as_str(), entry.risk), ("invoice.credit", risk));
+    }
 }
 
 /// What a request is about may be something else by the time it is decided.

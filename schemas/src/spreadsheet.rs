@@ -6,7 +6,8 @@
 
 /// A text that a spreadsheet would take for a formula, marked as text by an apostrophe before it.
 pub fn inert(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    // In full width too: some programs take those for the same.
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']) {
         format!("'{text}")
     } else {
         text
@@ -19,7 +20,7 @@ mod tests {
 
     #[test]
     fn a_formula_is_marked_as_text() {
-        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", "＠SUM(A1)"] {
             assert_eq!(inert(text.to_owned()), format!("'{text}"));
         }
         for text in ["", "Acme", "1-2", "a=b", " =1", "'=1"] {

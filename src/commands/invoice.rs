@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use activity::act::Note;
 use analytics::MeteredUsage;
 use anyhow::{Context as _, bail};
+use billing::approval::credit_note_risk;
 use billing::invoice::{self, Draft, HeldInvoice, Invoice, InvoiceFilter, InvoiceWithLines};
 use billing::tax::{HoldReason, TaxAmount};
 use billing::{BillingError, lifecycle};
@@ -335,7 +336,9 @@ async fn credit(
         let (note, preview) = invoice::credit_gross(act.connection(), found.id, gross, reason, None, now_ms).await?;
         let change = serde_json::json!({"before": {"open": found.outstanding().to_string()},
             "after": preview.change(note, reason)});
-        act.commit(Note::new("invoice.credit", found.id).change(change)).await?;
+        let risk = credit_note_risk(act.connection(), note, now_ms).await?;
+        act.commit(Note::new("invoice.credit", found.id).change(change).risk(risk))
+            .await?;
         (Some(note), preview)
     };
     for (name, amount) in [

@@ -3,6 +3,7 @@
 use activity::act::Note;
 use analytics::MeteredUsage;
 use anyhow::Context as _;
+use billing::approval::wanted;
 use billing::catalog;
 use billing::invoice::{self, Horizon};
 use billing::subscription::change::{self, CancellationTime, Change};
@@ -16,6 +17,7 @@ use jiff::tz::TimeZone;
 use schemas::clock;
 use schemas::db::Database;
 use schemas::ids::{ChangeId, CustomerId, PriceId, ServiceId, SubscriptionId};
+use schemas::period::local_date;
 use schemas::window::instant_text;
 use serde_json::json;
 use sqlx::AnyConnection;
@@ -221,6 +223,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 (false, None) => CancellationTime::CycleEnd,
             };
             let mut act = audit::begin(&database, now_ms).await?;
+            let ends = subscription::subscription(act.connection(), subscription).await?;
+            let is_at_once = match end {
+                CancellationTime::Now => true,
+                CancellationTime::On(date) => date <= local_date(now_ms, &ends.time_zone)?,
+                CancellationTime::CycleEnd => false,
+            };
+            if is_at_once {
+                let what = subscription.to_string();
+                let wanted = wanted::termination(
+                    act.connection(),
+                    ends.customer,
+                    vec![subscription],
+                    (&what, &reason),
+                    now_ms,
+                );
+                let wanted = wanted.await?;
+                act = match audit::gate(act, &wanted).await? {
+                    Some(act) => act,
+                    None => return Ok(()),
+                };
+            }
             let (connection, by) = act.parts();
             change::cancel(connection, subscription, end, &reason, by.name, now_ms).await?;
             let end = match end {
@@ -313,7 +336,7 @@ async fn print_charges(config: &Config, database: &Database, id: SubscriptionId,
     if let Some(ahead) = ahead {
         let drafts = ahead.drafts(&usage, now_ms).await?;
         if let Some(next) = drafts.iter().rfind(|draft| Some(draft.due_ms) == next_ms) {
-            let day = schemas::period::local_date(next.due_ms, zone)?;
+            let day = local_date(next.due_ms, zone)?;
             tell!(
                 "next on {day}: {} with tax; usage not measured yet is not included",
                 next.total
@@ -428,7 +451,7 @@ async fn list(customer: Option<CustomerId>, format: Format, data: &Data) -> anyh
 
 /// The local day that begins at an instant, or the instant itself where none does.
 fn day_or_instant(at_ms: i64, zone: &TimeZone) -> anyhow::Result<String> {
-    let date = schemas::period::local_date(at_ms, zone)?;
+    let date = local_date(at_ms, zone)?;
     if schemas::period::midnight_ms(date, zone)? == at_ms {
         Ok(date.to_string())
     } else {

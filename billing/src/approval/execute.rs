@@ -14,6 +14,7 @@ use super::Admin;
 use crate::action::{Action, ActionError, PriceVersion};
 use crate::catalog::NewPrice;
 use crate::catalog_act::add_price_moving;
+use crate::invoice::add_item;
 use crate::price::UsagePrice;
 use crate::refund::{self, RefundConfirmation, RefundError, RefundRequest};
 use crate::settlement::SettlementError;
@@ -115,7 +116,9 @@ pub async fn execute(
 ) -> Result<(ExecutionOutcome, Value), ExecuteError> {
     let mut change = Value::Null;
     let done = match action {
-        Action::BulkTermination { subscriptions, reason } => {
+        Action::BulkTermination {
+            subscriptions, reason, ..
+        } => {
             let mut ended = 0;
             for id in subscriptions {
                 if subscription(&mut *connection, *id).await?.state == SubscriptionState::Ended {
@@ -210,6 +213,26 @@ pub async fn execute(
                 }
                 None => format!("it was granted before, by {granted}"),
             })
+        }
+        Action::CreditItem {
+            customer,
+            currency,
+            amount_minor,
+            description,
+            ..
+        } => {
+            let amount = Money::new(*amount_minor, currency.parse()?);
+            let item = add_item(
+                connection,
+                *customer,
+                None,
+                description,
+                amount.checked_neg()?,
+                actor,
+                now_ms,
+            );
+            let item = item.await?.id;
+            ExecutionOutcome::Executed(format!("{amount} taken off the next invoice of {customer} ({item})"))
         }
         Action::WriteOff {
             invoice,

@@ -1,12 +1,17 @@
 use activity::act::By;
 use activity::approval::{Approval, ApprovalError};
+use activity::risk::{self, Thresholds};
 use schemas::db::Database;
 use schemas::ids::{CustomerId, SubscriptionId, UserId};
+use schemas::money::{Currency, Money};
+use schemas::window::DAY_MS;
 use sqlx::Row as _;
 
 use super::*;
 use crate::action::{NewRequest, PriceVersion, request};
+use crate::invoice::add_item;
 use crate::testing::{DEAL, ms};
+use crate::top_up;
 
 const ADA: UserId = UserId(1);
 const BEN: UserId = UserId(2);
@@ -59,6 +64,7 @@ fn termination(count: i64) -> NewRequest {
     NewRequest {
         action: Action::BulkTermination {
             subscriptions: (1..=count).map(SubscriptionId).collect(),
+            counted_subscriptions: 0,
             reason: "abuse".to_owned(),
         },
         subject: "cus_1".to_owned(),
@@ -179,13 +185,13 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
     let mut transaction = world.database.begin_write().await.unwrap();
     let deleted = schemas::inventory::customer(&mut *transaction, customer).await.unwrap();
     assert!(deleted.deleted_at_ms.is_some());
-    let usd = schemas::money::Money::new(5_00, schemas::money::Currency::USD);
+    let usd = Money::new(5_00, Currency::USD);
     let granted = crate::settlement::grant_credit(&mut transaction, customer, usd, "x", "sorry", 30).await;
     assert!(granted.unwrap_err().to_string().contains("was deleted on"));
-    let charged = crate::invoice::add_item(&mut transaction, customer, None, "work", usd, "fin", 30).await;
+    let charged = add_item(&mut transaction, customer, None, "work", usd, "fin", 30).await;
     assert!(matches!(
         charged.unwrap_err(),
-        crate::BillingError::Inventory(schemas::inventory::InventoryError::Deleted { .. })
+        BillingError::Inventory(schemas::inventory::InventoryError::Deleted { .. })
     ));
     let service = schemas::inventory::NewService {
         customer,
@@ -213,6 +219,91 @@ async fn f60_a_deleted_account_pays_for_nothing_more_and_nobody_signs_in_for_it(
         customer: CustomerId(99),
     };
     assert!(execute(&mut transaction, &nobody, BEN_ACTS, 30).await.is_err());
+}
+
+#[tokio::test]
+async fn f60_what_takes_off_an_invoice_counts_with_what_is_granted() {
+    let world = crate::testing::World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    let now_ms = ms("2026-01-20T12:00:00Z");
+    let usd = |minor| Money::new(minor, Currency::USD);
+    let mut transaction = world.database.begin_write().await.unwrap();
+    let (_, _) = top_up::grant(&mut transaction, customer, usd(60_000), "t:1", "sorry", now_ms)
+        .await
+        .unwrap();
+    let item = wanted::credit_item(&mut transaction, customer, "sorry", usd(-50_000), now_ms).await;
+    let item = item.unwrap().action;
+    assert_eq!(item.size(), 110_000);
+    assert!(item.waits(&Thresholds::DEFAULT));
+    add_item(&mut transaction, customer, None, "sorry", usd(-30_000), "fin", now_ms)
+        .await
+        .unwrap();
+    // What is charged takes nothing back of it.
+    add_item(&mut transaction, customer, None, "work", usd(90_000), "fin", now_ms)
+        .await
+        .unwrap();
+    for (at_ms, counted) in [(now_ms + 1, 110_000), (now_ms + DAY_MS, 20_000)] {
+        let grant = wanted::credit_grant(&mut transaction, customer, usd(20_000), "t:2", "sorry", at_ms).await;
+        assert_eq!(grant.unwrap().action.size(), counted);
+    }
+    // What is asked for counts with it too, but for itself.
+    let asking = wanted::credit_item(&mut transaction, customer, "more", usd(-20_000), now_ms).await;
+    let asking = asking.unwrap();
+    request(&mut transaction, &asking, &by(ADA), now_ms).await.unwrap_err();
+    let zero = Thresholds {
+        credit_grant_over_minor: 0,
+        ..Thresholds::DEFAULT
+    };
+    let _ = risk::set_thresholds(&mut transaction, &zero).await.unwrap();
+    for id in [ADA, BEN] {
+        sqlx::query("INSERT INTO users (id, email, name, role, password_hash, created_at_ms) VALUES ($1, $2, 'x', 'admin', 'x', 0)")
+            .bind(id.0)
+            .bind(format!("user{}@example.net", id.0))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+    }
+    request(&mut transaction, &asking, &by(ADA), now_ms).await.unwrap();
+    let same = wanted::credit_item(&mut transaction, customer, "more", usd(-20_000), now_ms).await;
+    assert_eq!(same.unwrap().action.size(), 110_000);
+    let other = wanted::credit_item(&mut transaction, customer, "other", usd(-20_000), now_ms).await;
+    assert_eq!(other.unwrap().action.size(), 130_000);
+}
+
+#[tokio::test]
+async fn f60_subscriptions_that_end_one_by_one_count_together() {
+    let world = crate::testing::World::new().await;
+    let customer = world.customer("USD", "UTC", "0").await;
+    insert_user(&world.database, UserId(10), "customer", Some(customer)).await;
+    let now_ms = ms("2026-01-20T12:00:00Z");
+    let mut subscriptions = Vec::new();
+    for _ in 0..8 {
+        subscriptions.push(world.subscribe(customer, DEAL).await.subscription.id);
+    }
+    let mut transaction = world.database.begin_write().await.unwrap();
+    // By their customer, by the calendar, and five by staff.
+    let actors = [
+        "user10@example.net",
+        "billing",
+        "root",
+        "root",
+        "root",
+        "fin@example.net",
+        "root",
+    ];
+    for (id, actor) in subscriptions.iter().zip(actors) {
+        let end = crate::subscription::change::CancellationTime::Now;
+        crate::subscription::change::cancel(&mut transaction, *id, end, "abuse", actor, now_ms)
+            .await
+            .unwrap();
+    }
+    let last = subscriptions[7];
+    for (at_ms, counted) in [(now_ms + 1, 6), (now_ms + DAY_MS, 1)] {
+        let one = wanted::termination(&mut transaction, customer, vec![last], ("sub_8", "abuse"), at_ms).await;
+        let one = one.unwrap().action;
+        assert_eq!(one.size(), counted);
+        assert_eq!(one.waits(&Thresholds::DEFAULT), counted > 5);
+    }
 }
 
 #[tokio::test]

@@ -2,11 +2,14 @@
 //! 24 hours are one action, those that are asked for and not decided too, so that parts are no way around a threshold. What is asked
 //! for a second time does not count itself.
 
+use std::collections::BTreeSet;
+
 use activity::approval;
 use activity::risk::HighRisk;
-use schemas::ids::{CustomerId, InvoiceId, ServiceId, TransferId, UserId};
+use schemas::identity::{self, Role};
+use schemas::ids::{CustomerId, InvoiceId, ServiceId, SubscriptionId, TransferId, UserId};
 use schemas::inventory;
-use schemas::money::Money;
+use schemas::money::{Currency, Money};
 use schemas::window::{DAY_MS, HOUR_MS, instant_text};
 use sqlx::AnyConnection;
 
@@ -14,12 +17,13 @@ use super::ExecuteError;
 use crate::action::{Action, ActionError, NewRequest, PriceVersion};
 use crate::catalog::{NewPrice, Plan};
 use crate::exclusion;
+use crate::invoice::{check_item, credited_since};
 use crate::ledger::{self, Account};
-use crate::subscription::{reprice, transfer};
+use crate::subscription::{ended_since, reprice, subscription, transfer};
 use crate::{BillingError, settlement, top_up};
 
 /// Actions that are no longer apart than this count together.
-const TOGETHER_MS: i64 = DAY_MS;
+pub(super) const TOGETHER_MS: i64 = DAY_MS;
 /// The actions of a kind that wait for a second admin.
 async fn pending(connection: &mut AnyConnection, kind: HighRisk) -> Result<Vec<Action>, ExecuteError> {
     let mut actions = Vec::new();
@@ -28,6 +32,45 @@ async fn pending(connection: &mut AnyConnection, kind: HighRisk) -> Result<Vec<A
         actions.push(Action::of(&approval)?);
     }
     Ok(actions)
+}
+
+/// What was given to a customer within the time of parts, in minor units: credit granted, and what items take off invoices; and what
+/// is asked for and not decided, but for what `is_this` says is the very thing that is asked for now.
+async fn given(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    currency: Currency,
+    is_this: impl Fn(&Action) -> bool,
+    now_ms: i64,
+) -> Result<i64, ExecuteError> {
+    let since_ms = now_ms - TOGETHER_MS;
+    let account = Account::promotion(currency);
+    let granted = ledger::posted_since(&mut *connection, customer, (&account, "grant:"), since_ms)
+        .await
+        .map_err(BillingError::from)?;
+    let items = credited_since(&mut *connection, customer, currency, since_ms).await?;
+    let mut given_minor = granted.minor.saturating_add(items.minor);
+    for action in pending(connection, HighRisk::CreditGrant).await? {
+        if let Action::CreditGrant {
+            customer: whose,
+            currency: in_currency,
+            amount_minor,
+            ..
+        }
+        | Action::CreditItem {
+            customer: whose,
+            currency: in_currency,
+            amount_minor,
+            ..
+        } = &action
+            && *whose == customer
+            && in_currency == currency.code()
+            && !is_this(&action)
+        {
+            given_minor = given_minor.saturating_add(*amount_minor);
+        }
+    }
+    Ok(given_minor)
 }
 
 /// Credit that nobody pays for.
@@ -45,27 +88,9 @@ pub async fn credit_grant(
     // Of two at once, the second finds the first.
     settlement::lock_customer(&mut *connection, customer).await?;
     top_up::check_grant(&mut *connection, customer, amount, cause, reason).await?;
-    let (currency, since_ms) = (amount.currency, now_ms - TOGETHER_MS);
-    let account = Account::promotion(currency);
-    let mut counted = ledger::posted_since(&mut *connection, customer, (&account, "grant:"), since_ms)
-        .await
-        .map_err(BillingError::from)?
-        .minor;
-    for action in pending(&mut *connection, HighRisk::CreditGrant).await? {
-        if let Action::CreditGrant {
-            customer: whose,
-            currency: in_currency,
-            amount_minor,
-            cause: pending_cause,
-            ..
-        } = action
-            && pending_cause != cause.trim()
-            && whose == customer
-            && in_currency == currency.code()
-        {
-            counted += amount_minor;
-        }
-    }
+    let currency = amount.currency;
+    let is_this = |action: &Action| matches!(action, Action::CreditGrant { cause: of, .. } if of == cause.trim());
+    let counted = given(&mut *connection, customer, currency, is_this, now_ms).await?;
     // Granted before, it is not granted again.
     let counted_minor = match settlement::is_granted(connection, customer, cause).await? {
         true => 0,
@@ -83,6 +108,87 @@ pub async fn credit_grant(
         subject: customer.to_string(),
         summary: format!("Grant {amount} of credit to {customer}. Reason: {reason}"),
     })
+}
+
+/// An item that takes off the next invoice: `amount` is below zero.
+///
+/// # Errors
+/// When it could not be added: as [`crate::invoice::add_item`].
+pub async fn credit_item(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    description: &str,
+    amount: Money,
+    now_ms: i64,
+) -> Result<NewRequest, ExecuteError> {
+    settlement::lock_customer(&mut *connection, customer).await?;
+    let description = check_item(&mut *connection, customer, description, amount).await?;
+    let off = amount.checked_neg()?;
+    let is_this = |action: &Action| {
+        matches!(action, Action::CreditItem { customer: of, amount_minor, description: pending, .. }
+            if (*of, *amount_minor, pending) == (customer, off.minor, &description))
+    };
+    let counted = given(&mut *connection, customer, off.currency, is_this, now_ms).await?;
+    Ok(NewRequest {
+        summary: format!("Take {off} off the next invoice of {customer}: {description}"),
+        action: Action::CreditItem {
+            customer,
+            currency: off.currency.to_string(),
+            amount_minor: off.minor,
+            counted_minor: counted.saturating_add(off.minor),
+            description,
+        },
+        subject: customer.to_string(),
+    })
+}
+
+/// Subscriptions of a customer that end at once, `what` they are in words.
+///
+/// # Errors
+/// As the database answers.
+pub async fn termination(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    subscriptions: Vec<SubscriptionId>,
+    (what, reason): (&str, &str),
+    now_ms: i64,
+) -> Result<NewRequest, ExecuteError> {
+    settlement::lock_customer(&mut *connection, customer).await?;
+    let mut all: BTreeSet<SubscriptionId> = subscriptions.iter().copied().collect();
+    for (ended, actor) in ended_since(&mut *connection, customer, now_ms - TOGETHER_MS).await? {
+        // What customers end themselves is theirs to end.
+        let who = identity::find_candidate(&mut *connection, &actor).await?;
+        if who.is_none_or(|who| who.role != Role::Customer) {
+            all.insert(ended);
+        }
+    }
+    for action in pending(connection, HighRisk::BulkTermination).await? {
+        if let Action::BulkTermination { subscriptions, .. } = action
+            && contract_customer(connection, &subscriptions).await? == Some(customer)
+        {
+            all.extend(subscriptions);
+        }
+    }
+    Ok(NewRequest {
+        action: Action::BulkTermination {
+            subscriptions,
+            counted_subscriptions: i64::try_from(all.len()).unwrap_or(i64::MAX),
+            reason: reason.to_owned(),
+        },
+        subject: customer.to_string(),
+        summary: format!("End {what} today. Reason: {reason}"),
+    })
+}
+
+/// Whose subscriptions these are: a request has those of one customer.
+async fn contract_customer(
+    connection: &mut AnyConnection,
+    subscriptions: &[SubscriptionId],
+) -> Result<Option<CustomerId>, ExecuteError> {
+    match subscriptions.first() {
+        Some(id) => Ok(Some(subscription(connection, *id).await?.customer)),
+        None => Ok(None),
+    }
 }
 
 /// What is open of an invoice, given up.
@@ -231,7 +337,7 @@ pub async fn price_change(
     now_ms: i64,
 ) -> Result<NewRequest, ExecuteError> {
     let mut prices = Vec::with_capacity(new.len());
-    let mut paying = std::collections::BTreeSet::new();
+    let mut paying = BTreeSet::new();
     let mut currency = String::new();
     for price in new {
         currency = price.base.currency.to_string();

@@ -15,8 +15,8 @@ use super::schedule::Dates;
 use super::{AT_ONCE, Collected, DunningError, Progress, recover_customer};
 use crate::collection_terms::Schedule;
 use crate::settlement;
-use crate::subscription::change;
 use crate::subscription::state::HoldCause;
+use crate::subscription::{ITSELF, change};
 
 /// Does what is due about negative credit.
 ///
@@ -120,7 +120,7 @@ async fn step(
                 subscription,
                 HoldCause::Unpaid,
                 reason,
-                "billing",
+                ITSELF,
                 now_ms,
             )
             .await?;

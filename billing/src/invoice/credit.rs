@@ -320,6 +320,28 @@ async fn issue(
     Ok(id)
 }
 
+/// What the credit notes of the customer of `note` come to, in its currency, of those that were issued after an instant; more than zero.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn credited_together(
+    db: &mut AnyConnection,
+    note: InvoiceId,
+    since_ms: i64,
+) -> Result<Money, BillingError> {
+    let sql = "SELECT n.currency, CAST(COALESCE(sum(-i.total_minor), 0) AS BIGINT) FROM invoices n \
+               JOIN invoices i ON i.customer_id = n.customer_id AND i.currency = n.currency \
+               WHERE n.id = $1 AND i.kind = $2 AND i.finalised_at_ms > $3 GROUP BY n.currency";
+    let row = sqlx::query(sql)
+        .bind(note.0)
+        .bind(InvoiceKind::CreditNote.name())
+        .bind(since_ms)
+        .fetch_one(db)
+        .await?;
+    let currency: String = row.try_get(0)?;
+    Ok(Money::new(row.try_get(1)?, currency.parse()?))
+}
+
 /// Makes an invoice void by a credit note over the whole of it, whose id is returned.
 ///
 /// # Errors

@@ -33,20 +33,16 @@ pub struct ChargeItem {
     pub created_at_ms: i64,
 }
 
-/// Notes something for a customer's next invoice.
+/// Whether [`add_item`] takes it; answers the description as it is kept.
 ///
 /// # Errors
-/// When there is no such customer, the amount is zero, out of range or in another currency, or the subscription is another
-/// customer's.
-pub async fn add_item(
+/// As [`add_item`].
+pub async fn check_item(
     connection: &mut AnyConnection,
     customer: CustomerId,
-    subscription: Option<SubscriptionId>,
     description: &str,
     amount: Money,
-    actor: &str,
-    now_ms: i64,
-) -> Result<ChargeItem, BillingError> {
+) -> Result<String, BillingError> {
     let description = checked_text("description", description, MAX_DESCRIPTION_CHARS)?;
     let owner = inventory::active_customer(&mut *connection, customer).await?;
     if amount.currency != owner.currency {
@@ -62,6 +58,46 @@ pub async fn add_item(
         1,
         MAX_BASE_MINOR,
     )?;
+    Ok(description)
+}
+
+/// What items took off a customer's invoices, or will, of those that were added after an instant: not below zero.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn credited_since(
+    db: impl AnyExecutor<'_>,
+    customer: CustomerId,
+    currency: Currency,
+    since_ms: i64,
+) -> Result<Money, BillingError> {
+    let sql = "SELECT CAST(COALESCE(sum(-amount_minor), 0) AS BIGINT) FROM charge_items \
+               WHERE customer_id = $1 AND currency = $2 AND amount_minor < 0 AND created_at_ms > $3";
+    let row = sqlx::query(sql)
+        .bind(customer.0)
+        .bind(currency.code())
+        .bind(since_ms)
+        .fetch_one(db)
+        .await?;
+    Ok(Money::new(row.try_get(0)?, currency))
+}
+
+/// Notes something for a customer's next invoice. What takes off an invoice is asked for first, as a grant of credit is
+/// ([`crate::approval::wanted::credit_item`]).
+///
+/// # Errors
+/// When there is no such customer, the amount is zero, out of range or in another currency, or the subscription is another
+/// customer's.
+pub async fn add_item(
+    connection: &mut AnyConnection,
+    customer: CustomerId,
+    subscription: Option<SubscriptionId>,
+    description: &str,
+    amount: Money,
+    actor: &str,
+    now_ms: i64,
+) -> Result<ChargeItem, BillingError> {
+    let description = check_item(&mut *connection, customer, description, amount).await?;
     if let Some(id) = subscription {
         let subscription = crate::subscription::subscription(&mut *connection, id).await?;
         if subscription.customer != customer {

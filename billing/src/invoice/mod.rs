@@ -34,14 +34,15 @@ mod write;
 
 pub use close::{Closing, OpenPeriod, close, close_all, close_all_with_progress, preview};
 pub(crate) use close::{Previews, preview_between};
-pub(crate) use credit::Correctable;
+pub(crate) use credit::{Correctable, credited_together};
 pub use credit::{CreditPreview, Credited, Rebill, credit, credit_gross, preview_credit, preview_void, void};
 pub use document::document;
 pub use explain::{DayUsage, Explanation, LineCheck, TOP_PEERS, explain, recompute};
 pub use export::export_csv;
 pub use forecast::{Charge, Horizon, InvoiceForecast, base_charge, next_base_ms, next_charge_ms, prospect};
 pub use held::{HeldInvoice, MAX_HELD, held, held_invoice};
-pub use items::{ChargeItem, add_item, items_of};
+pub(crate) use items::credited_since;
+pub use items::{ChargeItem, add_item, check_item, items_of};
 pub use pool::{Share, grants as pool_grants};
 pub use read::{by_number, get, get_of, line, line_of, list_all, list_of};
 pub use unmeasured::{UnmeasuredPeriod, confirm as confirm_unmeasured, unmeasured};

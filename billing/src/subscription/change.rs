@@ -20,7 +20,7 @@ use super::state::{HoldCause, SubscriptionState, Transition};
 use super::write::{
     NewPhase, cancel_pending, cycle_start, end_phase, insert_phase, record_state, tell, transition, usage_turn_ms,
 };
-use super::{Contract, MAX_QUANTITY, addon, hold, pause};
+use super::{Contract, ITSELF, MAX_QUANTITY, addon, hold, pause};
 use crate::BillingError;
 use crate::catalog::{self, BaseTiming, Plan, PlanKind, Price};
 use crate::field::{check_range, checked_text};
@@ -520,7 +520,7 @@ pub(crate) async fn end_trial(
         &before.subscription,
         Transition::TrialOver,
         "the trial is over",
-        "billing",
+        ITSELF,
         now_ms,
     )
     .await?;
@@ -554,7 +554,7 @@ pub async fn payment_late(
         &before.subscription,
         Transition::PaymentLate,
         reason,
-        "billing",
+        ITSELF,
         now_ms,
     )
     .await?;
@@ -582,7 +582,7 @@ pub async fn paid_up(connection: &mut AnyConnection, id: SubscriptionId, now_ms:
                 &before.subscription,
                 Transition::PaidUp,
                 "paid",
-                "billing",
+                ITSELF,
                 now_ms,
             )
             .await?;
@@ -596,7 +596,7 @@ pub async fn paid_up(connection: &mut AnyConnection, id: SubscriptionId, now_ms:
             )
             .await
         }
-        SubscriptionState::Suspended => release(connection, id, HoldCause::Unpaid, "billing", now_ms).await,
+        SubscriptionState::Suspended => release(connection, id, HoldCause::Unpaid, ITSELF, now_ms).await,
         _ => Ok(()),
     }
 }

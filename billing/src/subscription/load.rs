@@ -11,7 +11,7 @@ use schemas::period::{AnchorDay, midnight_ms};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyExecutor, Row as _};
 
-use super::{Contract, Phase, Subscription, SubscriptionState};
+use super::{Contract, ITSELF, Phase, Subscription, SubscriptionState};
 use crate::BillingError;
 use crate::catalog::{self, Coupon, Plan, Price, Redemption};
 
@@ -381,6 +381,33 @@ pub async fn state_history(db: impl AnyExecutor<'_>, id: SubscriptionId) -> Resu
         });
     }
     Ok(changes)
+}
+
+/// The subscriptions of a customer that somebody has ended after an instant, and who: not those that came to their end, or were ended
+/// for not being paid. Add-ons end with what they are beside, and count with it.
+///
+/// # Errors
+/// As the database answers.
+pub(crate) async fn ended_since(
+    db: impl AnyExecutor<'_>,
+    customer: CustomerId,
+    since_ms: i64,
+) -> Result<Vec<(SubscriptionId, String)>, BillingError> {
+    let sql = "SELECT DISTINCT e.subscription_id, e.actor FROM subscription_events e \
+               JOIN subscriptions s ON s.id = e.subscription_id \
+               WHERE s.customer_id = $1 AND s.parent_id IS NULL AND e.to_status = $2 AND e.at_ms > $3 AND e.actor <> $4";
+    let rows = sqlx::query(sql)
+        .bind(customer.0)
+        .bind(SubscriptionState::Ended.name())
+        .bind(since_ms)
+        .bind(ITSELF)
+        .fetch_all(db)
+        .await?;
+    let mut ended = Vec::with_capacity(rows.len());
+    for row in &rows {
+        ended.push((SubscriptionId(row.try_get(0)?), row.try_get(1)?));
+    }
+    Ok(ended)
 }
 
 fn read(row: &AnyRow) -> Result<Subscription, BillingError> {

@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 pub(crate) use load::contracts_between;
+pub(crate) use load::ended_since;
 pub(crate) use load::reached;
 pub use load::{
     Catalog, StateChange, contract, contracts_of, state_history, subscription, subscription_of, subscriptions,
@@ -49,6 +50,8 @@ pub use trial::begin_trial;
 use crate::BillingError;
 use crate::catalog::{Plan, Price, Redemption};
 
+/// Who acts in histories where nobody does: what comes by the calendar, by payments, or by their absence.
+pub(crate) const ITSELF: &str = "billing";
 /// Periods of one phase that are looked at, at most: more than 40 years of months.
 pub const MAX_PERIODS: usize = 500;
 /// Units that a subscription can have at most.

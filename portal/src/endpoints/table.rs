@@ -175,8 +175,8 @@ pub(super) fn rows() -> Vec<Endpoint> {
         get("/ops", Ops, pages::overview::show).read(),
         get("/ops/services/{service}", Ops, pages::overview::service::show).read(),
         get("/ops/services/{service}/usage.csv", Ops, pages::overview::service::download).heavy(),
-        form("/ops/services/{service}/attacks", Ops, pages::overview::attacks::flag).read(),
-        form("/ops/services/{service}/attacks/{exclusion}/revoke", Ops, pages::overview::attacks::revoke).read(),
+        form("/ops/services/{service}/attacks", Operations, pages::overview::attacks::flag).read(),
+        form("/ops/services/{service}/attacks/{exclusion}/revoke", Operations, pages::overview::attacks::revoke).read(),
         get("/api/v1/ops/overview", Ops, api::network::overview).read()
             .documented(Operation::new(Area::Operations, "Read traffic of the whole network over time").query::<overview::query::OverviewQuery>().answers::<overview::Answer>()),
         get("/api/v1/ops/services/{service}/usage", Ops, api::usage::usage_for_staff).read()

@@ -365,6 +365,13 @@ pub(crate) async fn charge(
         };
         let (actor, now_ms) = (action.actor.clone(), action.now_ms);
         let description = fields.text("description");
+        if amount.minor < 0 {
+            let wanted = wanted::credit_item(action.connection(), customer.id, description, amount, now_ms).await?;
+            if let Gate::Waits(asked) = action.gate(&wanted).await? {
+                action.commit_entered(asked.entered).await?;
+                return Ok("asked");
+            }
+        }
         let item = invoice::add_item(
             action.connection(),
             customer.id,

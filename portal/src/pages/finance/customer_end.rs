@@ -5,7 +5,7 @@ use activity::act::{By, Note};
 use axum::extract::State;
 use axum::response::Response;
 use billing::action::{Action as RequestedAction, NewRequest};
-use billing::approval::{self, ExecutionOutcome, Gate};
+use billing::approval::{self, ExecutionOutcome, Gate, wanted};
 use billing::subscription::{SubscriptionState, contracts_of};
 use schemas::ids::SubscriptionId;
 use schemas::inventory::Customer;
@@ -59,20 +59,20 @@ pub(crate) async fn terminate(
         if count == 0 {
             return Err(said("No active subscription."));
         }
-        let summary = format!(
-            "End all {count} subscriptions of {} today. Reason: {reason}",
-            customer.name
-        );
-        let wanted = request_of(
-            &customer,
-            RequestedAction::BulkTermination { subscriptions, reason },
-            summary,
-        );
+        let what = format!("all {count} subscriptions of {}", customer.name);
+        let now_ms = action.now_ms;
+        let wanted = wanted::termination(
+            action.connection(),
+            customer.id,
+            subscriptions,
+            (&what, &reason),
+            now_ms,
+        )
+        .await?;
         if let Gate::Waits(asked) = action.gate(&wanted).await? {
             action.commit_entered(asked.entered).await?;
             return Ok("asked");
         }
-        let now_ms = action.now_ms;
         let (connection, by) = action.parts();
         let (what, _) = approval::execute(connection, &wanted.action, by.name, now_ms).await?;
         let (ExecutionOutcome::Executed(what) | ExecutionOutcome::Refunding { what, .. }) = what;

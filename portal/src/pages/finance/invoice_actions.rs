@@ -3,7 +3,7 @@
 use activity::act::Note;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use billing::approval::{Gate, wanted};
+use billing::approval::{Gate, credit_note_risk, wanted};
 use billing::invoice::{self, CreditPreview, InvoiceWithLines, Rebill};
 use billing::payment::{Transfer, record_transfer_in};
 use billing::settlement;
@@ -77,8 +77,9 @@ pub(crate) async fn credit(
             invoice::credit_gross(connection, found.invoice.id, gross, &reason, Some(shown), now_ms).await?;
         let change = json!({"before": {"open": found.invoice.outstanding().to_string()},
             "after": preview.change(note, &reason)});
+        let risk = credit_note_risk(action.connection(), note, now_ms).await?;
         action
-            .commit(Note::new("invoice.credit", found.invoice.id).change(change))
+            .commit(Note::new("invoice.credit", found.invoice.id).change(change).risk(risk))
             .await
     }
     .await;
@@ -121,7 +122,10 @@ pub(crate) async fn void(
         let note = invoice::void(action.connection(), found.invoice.id, rebill, &reason, now_ms).await?;
         let change = json!({"before": {"status": found.invoice.status},
             "after": {"status": "void", "credit_note": note, "charged_again": rebill == Rebill::Yes, "reason": reason}});
-        action.commit(Note::new("invoice.void", found.invoice.id).change(change)).await
+        let risk = credit_note_risk(action.connection(), note, now_ms).await?;
+        action
+            .commit(Note::new("invoice.void", found.invoice.id).change(change).risk(risk))
+            .await
     }
     .await;
     answer(&state, &finance, found, "void", fields, done).await

@@ -1,4 +1,4 @@
-//! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged.
+//! Attack traffic: ops flags windows of a service, which are then told on invoices and not charged. Network engineers see them.
 
 use activity::act::Note;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::service::{href, render};
 use crate::action::{Action, ActionFailure, Draft, Fields, said};
-use crate::auth::{ClientIp, CsrfForm, Ops};
+use crate::auth::{ClientIp, CsrfForm, Operations, Ops, Role};
 use crate::customer;
 use crate::error::{Failure, PageError};
 use crate::format;
@@ -43,6 +43,8 @@ pub(super) struct AttackRow {
 pub(super) struct Attacks {
     pub(super) rows: Vec<AttackRow>,
     pub(super) total: usize,
+    /// Whether who looks may flag.
+    pub(super) may_flag: bool,
     pub(super) draft: Draft,
     pub(super) notice: Option<&'static str>,
     /// What the form suggests: the time that the page shows, where it was chosen and may be that of one attack.
@@ -55,6 +57,7 @@ impl Attacks {
         state: &AppState,
         service: ServiceId,
         range: &Range,
+        role: Role,
         shown: AttacksQuery,
     ) -> Result<Attacks, PageError> {
         let all = exclusion::exclusions_of(state.db().pool(), service).await?;
@@ -76,6 +79,7 @@ impl Attacks {
         Ok(Attacks {
             rows: rows.collect(),
             total: all.len(),
+            may_flag: role != Role::Network,
             draft: shown.draft,
             notice: match shown.done.as_str() {
                 "flag" => Some("Windows flagged: shown on the invoice but not charged."),
@@ -100,12 +104,13 @@ pub(crate) struct AttacksQuery {
 
 pub(crate) async fn flag(
     State(state): State<AppState>,
-    ops: Ops,
+    Operations(who): Operations,
     Path(service): Path<String>,
     PageQuery(asked): PageQuery<RangeQuery>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
+    let ops = Ops(who);
     let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
     let id = own.service.id;
     let done: Result<&'static str, ActionFailure> = async {
@@ -152,12 +157,13 @@ pub(crate) async fn flag(
 
 pub(crate) async fn revoke(
     State(state): State<AppState>,
-    ops: Ops,
+    Operations(who): Operations,
     Path((service, exclusion)): Path<(String, String)>,
     PageQuery(asked): PageQuery<RangeQuery>,
     ClientIp(ip): ClientIp,
     CsrfForm(_, fields): CsrfForm<Fields>,
 ) -> Result<Response, PageError> {
+    let ops = Ops(who);
     let (_, own) = customer::service_for_staff(&state, &ops, &service).await?;
     let id: ExclusionId = exclusion.parse().map_err(|_| Failure::NotFound)?;
     let all = exclusion::exclusions_of(state.db().pool(), own.service.id).await?;

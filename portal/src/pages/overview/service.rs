@@ -115,7 +115,7 @@ pub(super) async fn render(
     };
     let meters = named.iter().map(|address| exporter_name(state, *address));
     let (bytes_in, bytes_out) = (traffic.totals.bytes_in, traffic.totals.bytes_out);
-    let attacks = Attacks::of(state, id, &traffic.range, shown).await?;
+    let attacks = Attacks::of(state, id, &traffic.range, ops.0.user.role, shown).await?;
     let draft = attacks.draft.clone();
     let is_refused = traffic.problem.is_some();
     let shown = ServicePage {

@@ -5,6 +5,29 @@ use crate::auth::Role;
 use crate::testing::world::World;
 
 #[tokio::test]
+async fn a_network_engineer_sees_attacks_and_flags_none() {
+    let world = World::new().await;
+    world.portal.user("net", Role::Network, None).await;
+    let mut network = world.portal.signed_in("net").await;
+    let page = format!("/ops/services/{}", world.percentile);
+    let shown = network.get(&page).await.body;
+    assert!(
+        shown.contains("Attack traffic") && !shown.contains("Flag an attack"),
+        "{shown}"
+    );
+    let attack = [
+        ("from", "2025-06-01T04:00"),
+        ("to", "2025-06-01T04:30"),
+        ("reason", "flood"),
+    ];
+    // With the secrets of another page's form.
+    let refused = network
+        .send_form("/account/tokens", &format!("{page}/attacks"), &attack)
+        .await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
+}
+
+#[tokio::test]
 async fn ops_flags_an_attack_and_takes_it_back() {
     let world = World::new().await;
     world.portal.user("ops", Role::Ops, None).await;
