@@ -20,7 +20,7 @@ use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 use tables::column::TableDef;
 use tables::flow::{FLOWS, Flow, flows_to_batch};
 use tables::metering::Enricher;
-use tables::table::{Commit, FileEntry, Table, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, Table, write_parquet};
 
 const START_MS: i64 = 1_790_000_000_000 / HOUR_MS * HOUR_MS;
 const SEGMENT_FLOWS: usize = 100_000;
@@ -156,6 +156,7 @@ fn generate(dir: &Path, flows: usize) -> Result<Vec<FileEntry>, Error> {
             min_time_ms: START_MS,
             max_time_ms: START_MS + HOUR_MS - 1,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         files.push(file.clone());
         table.commit(Commit {

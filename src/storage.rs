@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use analytics::Analytics;
 use anyhow::Context as _;
+use collector::CompactLimits;
 use schemas::window::instant_text;
+use tables::definitions::{TRUTH_1H, USAGE_5M};
 use tables::table::RetentionConfig;
 use tracing::{info, warn};
 
@@ -19,6 +21,31 @@ struct Amount {
     files: u64,
     rows: u64,
     bytes: u64,
+}
+
+/// Of tables whose jobs write sorted files themselves only what an older version wrote is written anew.
+pub(crate) fn only_older(limits: CompactLimits) -> CompactLimits {
+    CompactLimits {
+        files_min: usize::MAX,
+        older: true,
+        ..limits
+    }
+}
+
+/// Writes one output of what an older version wrote to each of the tables that the collector does not keep house of.
+pub(crate) fn rewrite_older(analytics: &Analytics) -> anyhow::Result<()> {
+    let now_ms = schemas::clock::machine_now_ms();
+    for table in analytics.tables() {
+        let name = table.def().name;
+        if [USAGE_5M.name, TRUTH_1H.name].contains(&name) {
+            let done = collector::compact(table, now_ms, &only_older(CompactLimits::default()));
+            let done = done.with_context(|| format!("write older files of {name} anew"))?;
+            if done.files_removed > 0 {
+                info!(table = name, rows = done.rows, "an older file was written anew");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is beyond the limits and files that nobody names any more; says what it did, and answers how many files that

@@ -82,6 +82,7 @@ const READS: &[&str] = &[
     // It sends datagrams elsewhere.
     "simulate",
     "storage",
+    "storage files",
     "storage list",
     "storage show",
     "subscription list",

@@ -154,6 +154,7 @@ const ON_DATA: &[(&str, &str)] = &[
     ("service show", "svc_1"),
     ("storage", ""),
     ("storage compact", ""),
+    ("storage files", "--table flows"),
     ("storage list", ""),
     ("storage retain", ""),
     ("storage show", "flows"),

@@ -27,6 +27,7 @@ mod flood;
 mod jobs;
 mod kill;
 mod localstripe;
+mod open_files;
 mod payments;
 mod proxy;
 mod recovery;

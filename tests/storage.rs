@@ -14,7 +14,7 @@ use collector::{CompactLimits, compact};
 use jiff::{Timestamp, ToSpan as _};
 use schemas::window::HOUR_MS;
 use tables::flow::{FLOWS, Flow, flows_to_batch};
-use tables::table::{Commit, FileEntry, RetentionConfig, Table, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, RetentionConfig, Table, write_parquet};
 
 use crate::support::clock;
 use crate::support::ezscale::{DataDir, Start};
@@ -378,6 +378,7 @@ fn f1_readers_see_each_flow_once_while_files_are_merged_and_removed() {
                 min_time_ms: at_ms,
                 max_time_ms: at_ms + ROWS - 1,
                 sequence: 0,
+                encoding: FileEncoding::Open,
             };
             let commit = Commit {
                 add: vec![entry],

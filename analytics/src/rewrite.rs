@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use schemas::fault;
 use tables::flow::{Flow, batch_to_flows, flows_to_batch};
-use tables::table::{Commit, Encoder, FileEntry, ManifestError, Table, write_row_groups};
+use tables::table::{Commit, Encoder, FileEncoding, FileEntry, ManifestError, Table, write_row_groups};
 
 use crate::store::parquet::unique_suffix;
 use crate::{Analytics, AnalyticsError};
@@ -172,6 +172,7 @@ fn rewrite_file(
             sequence: 0,
             min_time_ms: changes.min_time_ms,
             max_time_ms: changes.max_time_ms,
+            encoding: FileEncoding::Open,
             ..file.clone()
         }],
         remove: vec![file.path.clone()],

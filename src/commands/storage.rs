@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use billing::prune;
 use clap::Subcommand;
 use collector::CompactLimits;
+use jiff::Timestamp;
 use rust_decimal::Decimal;
 use schemas::clock;
 use schemas::db::Database;
@@ -17,12 +18,14 @@ use schemas::retention::RecordRetention;
 use schemas::window::HOUR_MS;
 use serde_json::json;
 use tables::definitions::USAGE_5M;
+use tables::table::{FileEncoding, FileEntry, Table};
 
 use super::audit;
 use crate::config::Config;
 use crate::jobs::JOB_RUNS;
-use crate::options::{Data, now_ms};
+use crate::options::{Data, check_order, now_ms};
 use crate::output::{Format, Listing, Record, ShowFormat, at, bytes, number, text};
+use crate::storage;
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -53,6 +56,26 @@ enum Command {
         /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShowFormat,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// List the Parquet files that hold a table now, for other programs to read (docs/storage.md)
+    Files {
+        /// Name of the table, such as flows
+        #[arg(long)]
+        table: String,
+        /// Only files with rows of this time or later (RFC 3339, or a day)
+        #[arg(long, value_parser = crate::options::instant)]
+        from: Option<Timestamp>,
+        /// Only files with rows before this time (RFC 3339, or a day)
+        #[arg(long, value_parser = crate::options::instant)]
+        to: Option<Timestamp>,
+        /// Only where each file lies, one on a line
+        #[arg(long, conflicts_with = "format")]
+        paths: bool,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         data: Data,
     },
@@ -89,6 +112,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(
             Command::List { data, .. }
             | Command::Show { data, .. }
+            | Command::Files { data, .. }
             | Command::Compact { data, .. }
             | Command::Vacuum { data, .. }
             | Command::Retain { data, .. },
@@ -101,6 +125,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         None => list(&config, &analytics, args.format)?,
         Some(Command::List { format, .. }) => list(&config, &analytics, format)?,
         Some(Command::Show { table, format, .. }) => show(&config, &analytics, &table, format)?,
+        Some(Command::Files {
+            table,
+            from,
+            to,
+            paths,
+            format,
+            ..
+        }) => files(&analytics, &table, (from, to), (!paths).then_some(format))?,
         Some(Command::Compact { unfinished, .. }) => {
             let (_, database) = data.open_database().await?;
             let tables = analytics.tables().to_vec();
@@ -202,12 +234,75 @@ fn show(config: &Config, analytics: &Analytics, name: &str, format: ShowFormat) 
         .print(format)
 }
 
+/// Lists the files of a table whose rows may be of a time.
+fn files(
+    analytics: &Analytics,
+    name: &str,
+    (from, to): (Option<Timestamp>, Option<Timestamp>),
+    format: Option<Format>,
+) -> anyhow::Result<()> {
+    let from_ms = from.map_or(i64::MIN, Timestamp::as_millisecond);
+    let to_ms = to.map_or(i64::MAX, Timestamp::as_millisecond);
+    check_order(from_ms, to_ms)?;
+    let tables = analytics.tables();
+    let found = tables.iter().find(|table| table.def().name == name);
+    let table = found.with_context(|| {
+        let names: Vec<&str> = tables.iter().map(|table| table.def().name).collect();
+        format!("no table {name}: there are {}", names.join(", "))
+    })?;
+    let snapshot = table.snapshot()?;
+    let mut files: Vec<_> = snapshot.files_between(from_ms, to_ms).collect();
+    files.sort_unstable_by_key(|file| (file.min_time_ms, &file.path));
+    let Some(format) = format else {
+        for file in files {
+            say!("{}", place_of(table, file));
+        }
+        return Ok(());
+    };
+    let mut listing = Listing::new([
+        text("file"),
+        number("rows"),
+        bytes("size_bytes"),
+        text("oldest_at"),
+        text("newest_at"),
+        text("encoding"),
+    ]);
+    for file in files {
+        listing.row([
+            place_of(table, file).into(),
+            file.rows.into(),
+            file.size_bytes.into(),
+            at(file.min_time_ms),
+            at(file.max_time_ms),
+            match file.encoding {
+                FileEncoding::Open => "open",
+                FileEncoding::Split => "split",
+            }
+            .into(),
+        ]);
+    }
+    listing.print(format, "no files of that time")
+}
+
+/// The URL of a file, or its path from the root on, so that it means the same to whoever reads it.
+fn place_of(table: &Table, file: &FileEntry) -> String {
+    let location = table.location(&file.path);
+    let whole = if table.storage().is_apart() {
+        // As the configuration has it: an URL, or a path that begins at the root.
+        None
+    } else {
+        std::path::absolute(&location).ok()
+    };
+    whole.unwrap_or(location).display().to_string()
+}
+
 /// Answers to how many files were merged, and into how many.
-fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -> anyhow::Result<(usize, u64)> {
+fn compact(config: &Config, tables: &[Table], unfinished: bool) -> anyhow::Result<(usize, u64)> {
     let quiet_ms = i64::try_from(config.collector.compact_after_seconds * 1_000).unwrap_or(HOUR_MS);
     let limits = CompactLimits {
         // The hour that has just begun is over in less than this.
         quiet_ms: if unfinished { -HOUR_MS } else { quiet_ms },
+        older: true,
         ..CompactLimits::default()
     };
     let mut listing = Listing::new([
@@ -221,9 +316,13 @@ fn compact(config: &Config, tables: &[tables::table::Table], unfinished: bool) -
     let (mut all_merged, mut all_written) = (0, 0);
     // Once, so that every table is judged by the same hours.
     let now_ms = clock::machine_now_ms();
-    // Usage is one file a day and sorted as it is written.
-    for table in tables.iter().filter(|table| table.def().name != USAGE_5M.name) {
+    for table in tables {
         let name = table.def().name;
+        let limits = if name == USAGE_5M.name {
+            storage::only_older(limits)
+        } else {
+            limits
+        };
         let (mut merged, mut written, mut rows, mut before, mut after) = (0, 0u64, 0, 0, 0);
         loop {
             let done = collector::compact(table, now_ms, &limits).with_context(|| format!("compact {name}"))?;

@@ -31,7 +31,7 @@ impl Job for Retention {
     }
 
     fn description(&self) -> &'static str {
-        "Removes what the stored tables hold beyond their limits, and files that no table names"
+        "Removes what the stored tables hold beyond their limits, and files that no table names; writes older files anew"
     }
 
     fn schedule(&self) -> Schedule {
@@ -45,7 +45,12 @@ impl Job for Retention {
     async fn run(&self, _run: &Context) -> Result<RunReport, RunError> {
         let (analytics, removed) = (self.metered.analytics.clone(), self.metered.removed.clone());
         let limits = self.metered.config().retention.clone();
-        let files = tokio::task::spawn_blocking(move || storage::apply_limits(&analytics, &limits, &removed));
+        let files = tokio::task::spawn_blocking(move || {
+            if let Err(error) = storage::rewrite_older(&analytics) {
+                tracing::warn!(error = format!("{error:#}"), "an older file could not be written anew");
+            }
+            storage::apply_limits(&analytics, &limits, &removed)
+        });
         let files = files.await?.context("limits of the tables could not be applied")?;
         Ok(RunReport::counted(files, || {
             format!("{} removed", count(files, "file"))

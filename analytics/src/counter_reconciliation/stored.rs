@@ -9,7 +9,7 @@ use arrow::array::{
 use schemas::address::Address;
 use tables::definitions::TRUTH_1H;
 use tables::flow::address_array;
-use tables::table::{FileEntry, Table, write_parquet};
+use tables::table::{FileEncoding, FileEntry, Table, write_parquet};
 
 use super::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 use crate::AnalyticsError;
@@ -39,6 +39,7 @@ pub(super) fn write(
         min_time_ms: hour_ms,
         max_time_ms: hour_ms,
         sequence: 0,
+        encoding: FileEncoding::Open,
     }))
 }
 

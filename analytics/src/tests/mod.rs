@@ -18,7 +18,7 @@ use schemas::window::{WINDOW_MS, windows};
 use tables::collection::{CollectionRow, collection_to_batch};
 use tables::definitions::COLLECTION_5M;
 use tables::flow::{FLOWS, Flow, Metered, flows_to_batch};
-use tables::table::{Commit, FileEntry, Table, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, Table, write_parquet};
 
 use crate::{Analytics, MeteredService, PeriodQuery, PeriodUsage, UsageMode};
 
@@ -129,6 +129,7 @@ impl Fixture {
             min_time_ms,
             max_time_ms,
             sequence: 0,
+            encoding: FileEncoding::Open,
         }
     }
 

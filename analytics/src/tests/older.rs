@@ -29,6 +29,7 @@ fn add_older(fixture: &Fixture, flows: &[Flow]) {
         min_time_ms: times().min().unwrap(),
         max_time_ms: times().max().unwrap(),
         sequence: 0,
+        encoding: FileEncoding::Open,
     };
     let commit = Commit {
         add: vec![entry],

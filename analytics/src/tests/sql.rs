@@ -281,6 +281,7 @@ async fn row_groups_without_the_address_are_left_out() {
         min_time_ms: T0,
         max_time_ms: T0 + DAY,
         sequence: 0,
+        encoding: FileEncoding::Open,
     };
     flows
         .commit(Commit {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tables::table::{Commit, FileEntry, Snapshot, Table, Token, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, Snapshot, Table, Token, write_parquet};
 
 use super::WRITER;
 use super::days::{batch_of, read_rows};
@@ -44,6 +44,7 @@ pub(super) fn rewrite(table: &Table, usage: &Snapshot, number: u64) -> Result<Co
         commit.add.push(FileEntry {
             path,
             size_bytes,
+            encoding: FileEncoding::Open,
             ..file.clone()
         });
     }

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::window::DAY_MS;
 use tables::definitions::USAGE_5M;
-use tables::table::{FileEntry, Table, write_parquet};
+use tables::table::{FileEncoding, FileEntry, Table, write_parquet};
 
 use super::{Cell, Ranges, UsageRow};
 use crate::AnalyticsError;
@@ -62,6 +62,7 @@ impl DayRewrite {
             min_time_ms,
             max_time_ms,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         Ok((old, Some(file)))
     }

@@ -13,7 +13,7 @@ use arrow::array::{
 use schemas::address::Address;
 use schemas::window::{DAY_MS, WINDOW_MS};
 use tables::definitions::{COLLECTION_5M, USAGE_5M};
-use tables::table::{Commit, FileEntry, ROW_GROUP_ROWS, Storage, StorageConfig, Table, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, ROW_GROUP_ROWS, Storage, StorageConfig, Table, write_parquet};
 
 pub(super) const TIME_ZONE: &str = "Europe/Berlin";
 /// When the base price of the month is charged, and when its usage is.
@@ -98,6 +98,7 @@ fn write_day(table: &Table, day: i64, windows: std::ops::Range<i64>, services: u
         min_time_ms: windows.start,
         max_time_ms: windows.end - WINDOW_MS,
         sequence: 0,
+        encoding: FileEncoding::Open,
     })
 }
 
@@ -176,6 +177,7 @@ fn store_heard(table: &Table, from_ms: i64, to_ms: i64) -> anyhow::Result<()> {
             min_time_ms: from_ms,
             max_time_ms: to_ms - WINDOW_MS,
             sequence: 0,
+            encoding: FileEncoding::Open,
         }],
         set: BTreeMap::new(),
         ..Commit::default()

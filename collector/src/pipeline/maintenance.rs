@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tables::table::Table;
+
 use super::Shared;
 use crate::sink::{CompactLimits, compact};
 
@@ -56,26 +58,13 @@ impl Maintenance {
             quiet_ms: (self.shared.config.compact_after_seconds * 1_000) as i64,
             ..CompactLimits::default()
         };
+        let older = CompactLimits { older: true, ..limits };
         for table in self.shared.tables.all() {
-            let name = table.def().name;
-            while !self.is_stopping() {
-                let now_ms = schemas::clock::machine_now_ms();
-                match compact(table, now_ms, &limits) {
-                    Ok(done) if done.files_removed == 0 => break,
-                    Ok(done) => tracing::info!(
-                        table = name,
-                        files = done.files_removed,
-                        rows = done.rows,
-                        bytes_before = done.bytes_before,
-                        bytes_after = done.bytes_after,
-                        "compacted"
-                    ),
-                    Err(error) => {
-                        let source = crate::error_chain(&error);
-                        tracing::warn!(table = name, source, "not compacted");
-                        break;
-                    }
-                }
+            while !self.is_stopping() && compacted(table, &limits) {}
+            // Of what an older version wrote one output a round: what it replaces stays for the grace time, and a whole history at
+            // once could fill the disk.
+            if !self.is_stopping() {
+                compacted(table, &older);
             }
         }
     }
@@ -95,6 +84,30 @@ impl Maintenance {
                 let source = crate::error_chain(&error);
                 tracing::warn!(table = table.def().name, source, "not vacuumed");
             }
+        }
+    }
+}
+
+/// Whether there was something to do.
+fn compacted(table: &Table, limits: &CompactLimits) -> bool {
+    let name = table.def().name;
+    match compact(table, schemas::clock::machine_now_ms(), limits) {
+        Ok(done) if done.files_removed == 0 => false,
+        Ok(done) => {
+            tracing::info!(
+                table = name,
+                files = done.files_removed,
+                rows = done.rows,
+                bytes_before = done.bytes_before,
+                bytes_after = done.bytes_after,
+                "compacted"
+            );
+            true
+        }
+        Err(error) => {
+            let source = crate::error_chain(&error);
+            tracing::warn!(table = name, source, "not compacted");
+            false
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use schemas::fault;
 use schemas::window::HOUR_MS;
-use tables::table::{Commit, FileEntry, ManifestError, Table};
+use tables::table::{Commit, FileEncoding, FileEntry, ManifestError, Table};
 
 use super::StoreError;
 use super::sort::{ROW_GROUP_ROWS, write_sorted};
@@ -31,6 +31,8 @@ pub struct CompactLimits {
     pub files_min: usize,
     /// More files are merged the next time.
     pub files_max: usize,
+    /// Also a file alone whose encoding few programs read ([`FileEncoding::Split`]) is written anew.
+    pub older: bool,
 }
 
 impl Default for CompactLimits {
@@ -42,6 +44,7 @@ impl Default for CompactLimits {
             row_group_rows: ROW_GROUP_ROWS,
             files_min: 2,
             files_max: 2_000,
+            older: false,
         }
     }
 }
@@ -97,6 +100,7 @@ pub fn compact(table: &Table, now_ms: i64, limits: &CompactLimits) -> Result<Com
         min_time_ms: inputs.iter().map(|file| file.min_time_ms).min().unwrap_or(0),
         max_time_ms: inputs.iter().map(|file| file.max_time_ms).max().unwrap_or(0),
         sequence: newest,
+        encoding: FileEncoding::Open,
     };
     let commit = Commit {
         add: vec![merged],
@@ -129,19 +133,24 @@ fn choose<'a>(
     for file in files {
         let hour = file.max_time_ms.div_euclid(HOUR_MS);
         let is_quiet = (hour + 1) * HOUR_MS <= now_ms - limits.quiet_ms;
-        if is_quiet && file.rows <= limits.file_rows_max {
+        let is_older = limits.older && file.encoding == FileEncoding::Split;
+        if is_quiet && (file.rows <= limits.file_rows_max || is_older) {
             let day = file.path.split('/').next().unwrap_or_default();
             hours.entry((hour, day)).or_default().push(file);
         }
     }
+    let is_worth_it = |run: &[&FileEntry]| {
+        let has_older = limits.older && run.iter().any(|file| file.encoding == FileEncoding::Split);
+        run.len() >= limits.files_min || has_older
+    };
     for files in hours.values_mut() {
         files.sort_unstable_by(|a, b| (a.sequence, &a.path).cmp(&(b.sequence, &b.path)));
-        // Runs of neighbours that fit into one output; a run of one (a merged file, say) is passed over.
+        // Runs of neighbours that fit into one output; a run of one (a merged file, say) is passed over, unless it is an older one.
         let mut run: Vec<&FileEntry> = Vec::new();
         let mut rows = 0;
         for file in std::mem::take(files) {
             if run.len() >= limits.files_max || (!run.is_empty() && rows + file.rows > limits.output_rows_max) {
-                if run.len() >= limits.files_min {
+                if is_worth_it(&run) {
                     return Some(run);
                 }
                 run.clear();
@@ -150,7 +159,7 @@ fn choose<'a>(
             rows += file.rows;
             run.push(file);
         }
-        if run.len() >= limits.files_min {
+        if is_worth_it(&run) {
             return Some(run);
         }
     }
@@ -159,8 +168,13 @@ fn choose<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use parquet::arrow::ArrowWriter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::basic::Encoding;
+    use parquet::file::properties::WriterProperties;
     use tables::flow::{FLOWS, Flow, flows_to_batch};
     use tables::table::write_parquet;
 
@@ -181,6 +195,7 @@ mod tests {
             min_time_ms: at_ms,
             max_time_ms: at_ms,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         table
             .commit(Commit {
@@ -246,6 +261,80 @@ mod tests {
         assert_eq!(before, table.snapshot().unwrap());
         let files = std::fs::read_dir(table.dir().join("1970-01-01")).unwrap().count();
         assert_eq!(files, 2, "no file is left behind");
+    }
+
+    /// A file as versions before wrote them, of which some programs read nothing.
+    fn add_older(table: &Table, path: &str, bytes: &[u64]) {
+        let rows = bytes.iter().map(|bytes| Flow {
+            bytes: *bytes,
+            ..Flow::default()
+        });
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_encoding(Encoding::BYTE_STREAM_SPLIT);
+        let file = std::fs::File::create(table.dir().join(path)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, FLOWS.arrow_schema(), Some(properties.build())).unwrap();
+        writer.write(&flows_to_batch(&rows.collect::<Vec<_>>())).unwrap();
+        writer.close().unwrap();
+        let commit = Commit {
+            add: vec![FileEntry {
+                path: path.to_owned(),
+                rows: bytes.len() as u64,
+                size_bytes: 1,
+                min_time_ms: 0,
+                max_time_ms: 0,
+                sequence: 0,
+                encoding: FileEncoding::Split,
+            }],
+            ..Commit::default()
+        };
+        table.commit(commit).unwrap();
+    }
+
+    fn encodings(table: &Table) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for file in table.snapshot().unwrap().files.values() {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(table.read(&file.path).unwrap()).unwrap();
+            let groups = reader.metadata().row_groups().iter();
+            let encodings = groups
+                .flat_map(|group| group.columns())
+                .flat_map(|column| column.encodings());
+            found.extend(encodings.map(|encoding| encoding.to_string()));
+        }
+        found
+    }
+
+    #[test]
+    fn files_of_an_older_encoding_are_written_anew_where_that_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path(), &FLOWS).unwrap();
+        add(&table, "1970-01-01/b.parquet", HOUR_MS + 5, &[3]);
+        add_older(&table, "1970-01-01/a.parquet", &[1, 2]);
+        assert!(encodings(&table).contains("BYTE_STREAM_SPLIT"));
+        assert_eq!(bytes_column(&table), [1, 2, 3], "it is read as it is");
+        let limits = CompactLimits {
+            file_rows_max: 1,
+            ..CompactLimits::default()
+        };
+        assert_eq!(compact(&table, 9 * HOUR_MS, &limits).unwrap(), Compaction::default());
+        let older = CompactLimits { older: true, ..limits };
+        let sequence = table.snapshot().unwrap().files["1970-01-01/a.parquet"].sequence;
+        assert_eq!(compact(&table, 9 * HOUR_MS, &older).unwrap().rows, 2);
+        assert_eq!(compact(&table, 9 * HOUR_MS, &older).unwrap(), Compaction::default());
+        assert!(
+            !encodings(&table).contains("BYTE_STREAM_SPLIT"),
+            "{:?}",
+            encodings(&table)
+        );
+        let snapshot = table.snapshot().unwrap();
+        let written = snapshot.files.values().find(|file| file.rows == 2).unwrap();
+        assert_eq!(
+            written.sequence, sequence,
+            "nothing changed for who follows the sequence"
+        );
+        let mut bytes = bytes_column(&table);
+        bytes.sort_unstable();
+        assert_eq!(bytes, [1, 2, 3]);
     }
 
     #[test]

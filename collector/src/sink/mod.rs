@@ -14,7 +14,9 @@ mod sort;
 
 use tables::definitions::{COLLECTION_5M, COUNTERS};
 use tables::flow::FLOWS;
-use tables::table::{Commit, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups};
+use tables::table::{
+    Commit, FileEncoding, FileEntry, ManifestError, RowGroup, Storage, Table, Token, WriteError, write_row_groups,
+};
 
 pub use compact::{CompactLimits, Compaction, compact};
 pub(crate) use gathered::{GatheredRows, TimeSpan};
@@ -213,6 +215,7 @@ fn commit(table: &Table, prepared: &Prepared, part: Option<&Part>, size: Option<
         min_time_ms: part.times.min_ms,
         max_time_ms: part.times.max_ms,
         sequence: 0,
+        encoding: FileEncoding::Open,
     });
     if part.is_some() && file.is_none() {
         // Applied before, perhaps by a process that was killed before its sync: asked for again, it is synced.

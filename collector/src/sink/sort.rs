@@ -267,6 +267,7 @@ mod tests {
     use tables::definitions::TABLES;
     use tables::flow::older::{FLOWS_7BEF553, as_of_7bef553};
     use tables::flow::{FLOWS, Flow, batch_to_flows, flows_to_batch, marks};
+    use tables::table::FileEncoding;
     use tables::table::write_parquet;
 
     #[test]
@@ -284,6 +285,7 @@ mod tests {
             min_time_ms: 0,
             max_time_ms: 0,
             sequence: 0,
+            encoding: FileEncoding::Open,
         }
     }
 
@@ -354,6 +356,7 @@ mod tests {
             min_time_ms: 0,
             max_time_ms: 0,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         let second = write(&table, "d/1.parquet", &[new]);
         write_sorted(&table, "d/sorted.parquet", &[&first, &second], ROW_GROUP_ROWS).unwrap();

@@ -15,7 +15,7 @@ use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
 use tables::collection::{CollectionRow, collection_to_batch};
 use tables::definitions::COLLECTION_5M;
 use tables::flow::{FLOWS, Flow, Metered, flows_to_batch};
-use tables::table::{Commit, FileEntry, Table, write_parquet};
+use tables::table::{Commit, FileEncoding, FileEntry, Table, write_parquet};
 
 use super::{NOW_MS, TestPortal};
 
@@ -218,6 +218,7 @@ fn commit(table: &Table, rows: usize, size_bytes: u64, min_ms: i64, max_ms: i64)
         min_time_ms: min_ms,
         max_time_ms: max_ms,
         sequence: 0,
+        encoding: FileEncoding::Open,
     };
     let commit = Commit {
         add: vec![entry],

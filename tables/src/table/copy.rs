@@ -222,7 +222,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Commit, FileEntry, StorageConfig, Token};
+    use super::super::{Commit, FileEncoding, FileEntry, StorageConfig, Token};
     use super::*;
     use crate::flow::FLOWS;
 
@@ -242,6 +242,7 @@ mod tests {
             min_time_ms: 0,
             max_time_ms: 0,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         let token = Token {
             writer: "journal".to_owned(),

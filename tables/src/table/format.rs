@@ -84,6 +84,7 @@ mod tests {
             min_time_ms: 0,
             max_time_ms: 0,
             sequence: 0,
+            encoding: super::super::FileEncoding::Open,
         };
         Commit {
             add: vec![file],

@@ -46,6 +46,23 @@ pub struct Token {
     pub number: u64,
 }
 
+/// What a file's pages are encoded with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileEncoding {
+    /// Also with BYTE_STREAM_SPLIT, which few programs read: what manifests that do not say name.
+    #[default]
+    Split,
+    /// Only with what other programs read too.
+    Open,
+}
+
+impl FileEncoding {
+    fn is_split(&self) -> bool {
+        *self == FileEncoding::Split
+    }
+}
+
 /// One live file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileEntry {
@@ -61,6 +78,8 @@ pub struct FileEntry {
     /// the largest of its inputs, because nothing changed for those who follow the sequence.
     #[serde(default)]
     pub sequence: u64,
+    #[serde(default, skip_serializing_if = "FileEncoding::is_split")]
+    pub encoding: FileEncoding,
 }
 
 /// A change of the table, all or nothing.

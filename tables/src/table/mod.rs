@@ -28,7 +28,7 @@ pub use copy::{snapshot_of_text, snapshot_text};
 pub use encode::{EncodedColumn, Encoder, ROW_GROUP_ROWS, RowGroup, file_of};
 pub use folder::create_dir_synced;
 pub use format::found_formats;
-pub use manifest::{Commit, FileEntry, ManifestError, Snapshot, Token};
+pub use manifest::{Commit, FileEncoding, FileEntry, ManifestError, Snapshot, Token};
 pub use retain::{
     RETAINED_FROM, RetentionConfig, RetentionError, RetentionLimits, RetentionPlan, UNBILLED_DAYS, retained_from_ms,
 };

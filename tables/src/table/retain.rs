@@ -219,6 +219,7 @@ mod tests {
                 min_time_ms: *min_time_ms,
                 max_time_ms: *max_time_ms,
                 sequence: 1,
+                encoding: crate::table::FileEncoding::Open,
             };
             snapshot.files.insert(path, file);
         }

@@ -167,7 +167,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::flow::{FLOWS, Flow, flows_to_batch};
-    use crate::table::{Commit, FileEntry};
+    use crate::table::{Commit, FileEncoding, FileEntry};
 
     #[test]
     fn unnamed_files_are_removed_and_named_ones_stay() {
@@ -184,6 +184,7 @@ mod tests {
             min_time_ms: 0,
             max_time_ms: 0,
             sequence: 0,
+            encoding: FileEncoding::Open,
         };
         table
             .commit(Commit {

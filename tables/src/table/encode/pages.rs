@@ -19,38 +19,47 @@ use super::dictionary::is_one;
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
-/// Entries of the compressor's table of earlier bytes (a power of two) and the shortest repetition it looks for. Split streams
-/// repeat in runs or not at all: a small table finds those as well, and fewer that cost more than they save.
-const ZSTD_HASH_LOG: u32 = 10;
-const ZSTD_MIN_MATCH: u32 = 7;
+/// Entries of the compressor's table of earlier bytes (a power of two) and the shortest repetition it looks for, in what is packed
+/// before: deltas and indices repeat in runs or not at all. A small table finds those as well, and fewer that cost more than they save.
+const ZSTD_PACKED_HASH_LOG: u32 = 10;
+const ZSTD_PACKED_MIN_MATCH: u32 = 7;
 /// Names in statistics are cut by nobody, so long ones are left out.
 const STATISTICS_NAME_BYTES_MAX: usize = 64;
 
 /// Zstandard with its tables kept.
 pub(super) struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
+    /// For deltas and indices.
+    packed: zstd::bulk::Compressor<'static>,
+    /// For values as they are.
+    plain: zstd::bulk::Compressor<'static>,
     compressed: Vec<u8>,
 }
 
 impl Compressor {
     pub(super) fn new() -> Result<Compressor, ParquetError> {
-        let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
-        zstd.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))
-            .map_err(external)?;
-        zstd.set_parameter(CParameter::MinMatch(ZSTD_MIN_MATCH))
-            .map_err(external)?;
+        let zstd = || zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external);
+        let mut packed = zstd()?;
+        for parameter in [
+            CParameter::HashLog(ZSTD_PACKED_HASH_LOG),
+            CParameter::MinMatch(ZSTD_PACKED_MIN_MATCH),
+        ] {
+            packed.set_parameter(parameter).map_err(external)?;
+        }
         Ok(Compressor {
-            zstd,
+            packed,
+            plain: zstd()?,
             compressed: Vec::new(),
         })
     }
 
-    fn compress(&mut self, bytes: &[u8]) -> Result<&[u8], ParquetError> {
+    fn compress(&mut self, bytes: &[u8], encoding: Encoding) -> Result<&[u8], ParquetError> {
         self.compressed.clear();
         self.compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
-        self.zstd
-            .compress_to_buffer(bytes, &mut self.compressed)
-            .map_err(external)?;
+        let zstd = match encoding {
+            Encoding::PLAIN => &mut self.plain,
+            _ => &mut self.packed,
+        };
+        zstd.compress_to_buffer(bytes, &mut self.compressed).map_err(external)?;
         Ok(&self.compressed)
     }
 }
@@ -189,7 +198,7 @@ impl<'a> ChunkBuilder<'a> {
         distinct: usize,
         indices: Option<&mut Vec<u8>>,
     ) -> Result<(), ParquetError> {
-        let buf = Bytes::copy_from_slice(self.compressor.compress(plain)?);
+        let buf = Bytes::copy_from_slice(self.compressor.compress(plain, Encoding::PLAIN)?);
         let page = Page::DictionaryPage {
             buf,
             num_values: distinct as u32,
@@ -223,16 +232,12 @@ impl<'a> ChunkBuilder<'a> {
         self.data(scratch, Encoding::DELTA_BINARY_PACKED)
     }
 
-    pub(super) fn split(&mut self, streams: &[u8]) -> Result<(), ParquetError> {
-        self.data(streams, Encoding::BYTE_STREAM_SPLIT)
-    }
-
     pub(super) fn plain(&mut self, plain: &[u8]) -> Result<(), ParquetError> {
         self.data(plain, Encoding::PLAIN)
     }
 
     fn data(&mut self, body: &[u8], encoding: Encoding) -> Result<(), ParquetError> {
-        let buf = Bytes::copy_from_slice(self.compressor.compress(body)?);
+        let buf = Bytes::copy_from_slice(self.compressor.compress(body, encoding)?);
         let page = Page::DataPage {
             buf,
             num_values: self.rows as u32,

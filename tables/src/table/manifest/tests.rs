@@ -11,6 +11,7 @@ fn file(path: &str) -> FileEntry {
         min_time_ms: 0,
         max_time_ms: 10,
         sequence: 0,
+        encoding: FileEncoding::Open,
     }
 }
 
