@@ -152,8 +152,9 @@ impl HighRisk {
         }
     }
 
-    /// The table. A credit note puts right what was charged wrongly, which customers wait for. What a reseller is billed can be put right with the next invoice; the keys of a gateway and the database are seen
-    /// when they have changed already, by whoever has the machine: there is nothing left to wait for.
+    /// The table. A credit note puts right what was charged wrongly, which customers wait for. What a reseller is billed can be put
+    /// right with the next invoice; the keys of a gateway and the database are seen when they have changed already, by whoever has
+    /// the machine: there is nothing left to wait for.
     pub fn rule(self) -> Rule {
         let rule = |measure, decision, requester| Rule {
             measure,
