@@ -22,7 +22,7 @@ use tables::table::{Commit, FileEncoding, FileEntry, Table, write_parquet};
 use crate::support::ezscale::DataDir;
 
 /// Of the first file more than a row group has, so that it has two; of the others so many that shapes are what they are called.
-const ROWS: [u64; SHAPES.len()] = [140_000, 5_000, 5_000, 5_000];
+const ROWS: [u64; SHAPES.len()] = [140_000, 5_000, 5_000, 5_000, 5_000];
 /// 2026-11-21T00:00:00Z.
 const DAY_MS: u64 = 1_795_219_200_000;
 const PROGRAMS: [&str; 5] = ["pyarrow", "duckdb", "polars", "fastparquet", "clickhouse"];
@@ -32,11 +32,12 @@ const PROGRAMS: [&str; 5] = ["pyarrow", "duckdb", "polars", "fastparquet", "clic
 enum Shape {
     One,
     Few,
+    Hundreds,
     Many,
     AllBits,
 }
 
-const SHAPES: [Shape; 4] = [Shape::One, Shape::Few, Shape::Many, Shape::AllBits];
+const SHAPES: [Shape; 5] = [Shape::One, Shape::Few, Shape::Hundreds, Shape::Many, Shape::AllBits];
 
 /// A column of one shape; no two columns are copies of each other.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,7 @@ impl Values {
         match self.shape {
             Shape::One => 7,
             Shape::Few => self.mixed(row) % 200,
+            Shape::Hundreds => self.mixed(row) % 600,
             Shape::Many => self.mixed(row) % 70_000,
             Shape::AllBits => ENDS.get(row as usize).copied().unwrap_or(self.mixed(row)),
         }
@@ -76,7 +78,7 @@ impl Values {
         let after_ms = match self.shape {
             Shape::One => 0,
             Shape::Few => self.number(row) * 300_000,
-            Shape::Many | Shape::AllBits => self.mixed(row) % 86_400_000,
+            Shape::Hundreds | Shape::Many | Shape::AllBits => self.mixed(row) % 86_400_000,
         };
         (DAY_MS + after_ms).cast_signed()
     }

@@ -155,7 +155,7 @@ fn rewrite_file(
     }
 
     let path = next_name(&file.path, file.sequence);
-    let mut encoder = Encoder::new(table.def())?;
+    let mut encoder = Encoder::new(table.def())?.lasting()?;
     let groups = batches(table, &file.path)?.map(|batch| {
         let mut flows = batch_to_flows(&batch.map_err(ParquetError::from)?)?;
         for flow in &mut flows {

@@ -11,7 +11,7 @@ use super::*;
 fn add_older(fixture: &Fixture, flows: &[Flow]) {
     let table = Table::open(fixture.path(), &FLOWS_7BEF553).unwrap();
     let batch = as_of_7bef553(&flows_to_batch(flows)).unwrap();
-    let mut encoder = Encoder::new(&FLOWS_7BEF553).unwrap().with_address_filters();
+    let mut encoder = Encoder::new(&FLOWS_7BEF553).unwrap().lasting().unwrap();
     let group = encoder.encode_batch(&batch).unwrap();
     let path = format!(
         "2026-10-01/older-{}.parquet",

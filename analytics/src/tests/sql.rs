@@ -267,7 +267,7 @@ async fn row_groups_without_the_address_are_left_out() {
     };
     // Every second host in each row group, so that smallest and largest tell nothing.
     let flows = fixture.flows();
-    let mut encoder = Encoder::new(flows.def()).unwrap().with_address_filters();
+    let mut encoder = Encoder::new(flows.def()).unwrap().lasting().unwrap();
     let groups = [0, 1].map(|first| {
         let rows: Vec<Flow> = (0..1_000).map(|row| of(2 * row + first, 1)).collect();
         encoder.encode_batch(&flows_to_batch(&rows))

@@ -123,7 +123,9 @@ pub(super) fn write_sorted(
         table: table.def().name,
         source: WriteError::parquet(&table.location(path))(source),
     };
-    let mut encoder = Encoder::new(table.def()).map_err(encode_error)?.with_address_filters();
+    let mut encoder = Encoder::new(table.def())
+        .and_then(Encoder::lasting)
+        .map_err(encode_error)?;
     let mut groups = vec![RowGroup::default(); rows_of_groups.len()];
     for (index, field) in table.def().arrow_schema().fields().iter().enumerate() {
         let column = read_column(&inputs, index, field)?;

@@ -2,26 +2,50 @@
 
 use std::collections::HashMap;
 
-/// Numbers fit into one byte.
-pub(super) const DISTINCT_MAX: usize = 256;
-/// Four times as many slots as entries keep probing short.
-const SLOT_BITS: u32 = 10;
-const SLOTS: usize = 1 << SLOT_BITS;
+/// Numbers of one byte.
+const NARROW: Size = Size {
+    distinct_max: 256,
+    slot_bits: 10,
+};
+/// Numbers of two bytes, of so few values that looking them up stays in the cache of a core.
+const WIDE: Size = Size {
+    distinct_max: 16 << 10,
+    slot_bits: 15,
+};
+/// Numbers of two bytes pay when a value returns this often. What begins with more different ones is given up early: so many of
+/// them, or of a small row group its share, are granted before the first returns.
+const WIDE_ROWS_PER_VALUE: usize = 8;
+const WIDE_GRANTED: usize = 1_024;
 /// An odd number with well mixed bits: 2⁶⁴ divided by the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How many values are told apart. At least twice as many slots as entries keep probing short.
+struct Size {
+    distinct_max: usize,
+    slot_bits: u32,
+}
 
 /// Working memory of [`Slots::index`]: for each slot 0, or the number of an entry and 1.
 #[derive(Debug)]
 pub(super) struct Slots {
-    entries: Vec<u16>,
+    narrow: Vec<u16>,
+    wide: Vec<u16>,
 }
 
 impl Default for Slots {
     fn default() -> Slots {
         Slots {
-            entries: vec![0; SLOTS],
+            narrow: vec![0; 1 << NARROW.slot_bits],
+            wide: vec![0; 1 << WIDE.slot_bits],
         }
     }
+}
+
+/// The distinct values in the order of their numbers, and the bits of a number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Numbered<T> {
+    pub(super) distinct: Vec<T>,
+    pub(super) index_bits: u8,
 }
 
 /// Values that are compared without a look whether one differs, so that the compiler compares many at once.
@@ -37,43 +61,84 @@ pub(super) fn is_one<T: Copy + Eq>(values: &[T]) -> bool {
 }
 
 impl Slots {
-    /// Numbers the values: one byte each into `indices`, or none when there is only one distinct value. Answers the distinct
-    /// values in the order of their numbers, or `None` when there are too many.
+    /// Numbers the values: one or two bytes each, little-endian, into `indices`, or none when there is only one distinct value.
+    /// `None` when there are too many for a dictionary to pay.
     pub(super) fn index<T: Copy + Eq>(
         &mut self,
         values: &[T],
         bits: impl Fn(T) -> u64,
         indices: &mut Vec<u8>,
-    ) -> Option<Vec<T>> {
+    ) -> Option<Numbered<T>> {
         indices.clear();
         if is_one(values) {
-            return Some(values.first().copied().into_iter().collect());
+            return Some(Numbered {
+                distinct: values.first().copied().into_iter().collect(),
+                index_bits: u8::BITS as u8,
+            });
         }
-        self.entries.fill(0);
-        let mut distinct: Vec<T> = Vec::with_capacity(DISTINCT_MAX);
         indices.resize(values.len(), 0);
-        for (index, value) in indices.iter_mut().zip(values) {
-            let mut slot = (bits(*value).wrapping_mul(MULTIPLIER) >> (u64::BITS - SLOT_BITS)) as usize;
-            loop {
-                let entry = self.entries[slot % SLOTS];
-                if entry == 0 {
-                    if distinct.len() == DISTINCT_MAX {
-                        return None;
-                    }
-                    distinct.push(*value);
-                    self.entries[slot % SLOTS] = distinct.len() as u16;
-                    *index = (distinct.len() - 1) as u8;
-                    break;
-                }
-                if distinct[usize::from(entry) - 1] == *value {
-                    *index = (entry - 1) as u8;
-                    break;
-                }
-                slot += 1;
-            }
+        let any = |_: usize| NARROW.distinct_max;
+        if let Some(distinct) = number(
+            values,
+            &bits,
+            &NARROW,
+            &mut self.narrow,
+            indices,
+            |number| number as u8,
+            any,
+        ) {
+            return Some(Numbered {
+                distinct,
+                index_bits: u8::BITS as u8,
+            });
         }
-        Some(distinct)
+        indices.resize(values.len() * size_of::<u16>(), 0);
+        let granted = (values.len() / WIDE_ROWS_PER_VALUE).min(WIDE_GRANTED);
+        let worth = |row: usize| granted + row / WIDE_ROWS_PER_VALUE;
+        let pairs = indices.as_chunks_mut().0;
+        let distinct = number(values, &bits, &WIDE, &mut self.wide, pairs, u16::to_le_bytes, worth)?;
+        Some(Numbered {
+            distinct,
+            index_bits: u16::BITS as u8,
+        })
     }
+}
+
+/// Writes the number of each value to `indices`, and answers the values by number; `None` when there are more than `size` tells
+/// apart, or at some row more than `allowed` there.
+fn number<T: Copy + Eq, I>(
+    values: &[T],
+    bits: &impl Fn(T) -> u64,
+    size: &Size,
+    slots: &mut [u16],
+    indices: &mut [I],
+    index_of: impl Fn(u16) -> I,
+    allowed: impl Fn(usize) -> usize,
+) -> Option<Vec<T>> {
+    slots.fill(0);
+    let mask = slots.len() - 1;
+    let mut distinct: Vec<T> = Vec::with_capacity(NARROW.distinct_max);
+    for (row, (index, value)) in indices.iter_mut().zip(values).enumerate() {
+        let mut slot = (bits(*value).wrapping_mul(MULTIPLIER) >> (u64::BITS - size.slot_bits)) as usize;
+        loop {
+            let entry = slots[slot & mask];
+            if entry == 0 {
+                if distinct.len() >= size.distinct_max.min(allowed(row)) {
+                    return None;
+                }
+                *index = index_of(distinct.len() as u16);
+                distinct.push(*value);
+                slots[slot & mask] = distinct.len() as u16;
+                break;
+            }
+            if distinct[usize::from(entry) - 1] == *value {
+                *index = index_of(entry - 1);
+                break;
+            }
+            slot += 1;
+        }
+    }
+    Some(distinct)
 }
 
 /// [`Slots::index`] for bytes, which are never too many.

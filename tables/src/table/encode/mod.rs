@@ -9,10 +9,11 @@
 //! | times | DELTA_BINARY_PACKED |
 //! | one distinct value | a dictionary of one and a single run |
 //! | up to 256 distinct values | a dictionary, and indices of one byte each, which Zstandard packs better than bits |
+//! | up to 16,384, each of which returns often | a dictionary, and indices of two bytes |
 //! | all others | PLAIN, which Zstandard packs, and every reader reads |
 //!
-//! Files that are written to stay also say which addresses a row group holds at all ([`Encoder::with_address_filters`]), so
-//! that a question about one host reads little of them.
+//! Files that are written to stay are compressed more, and also say which addresses a row group holds at all
+//! ([`Encoder::lasting`]), so that a question about one host reads little of them.
 //!
 //! Everything is Parquet that other programs read too (tests/open_files.rs): encodings that are better in size, such as
 //! BYTE_STREAM_SPLIT, are not. Ours is read by the parquet crate. The same columns give the same bytes.
@@ -37,7 +38,8 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescPtr;
 
 use crate::column::{Column, ColumnType, ColumnValues, TableDef};
-use pages::{Chunk, ChunkBuilder, Compressor};
+use dictionary::Numbered;
+use pages::{Chunk, ChunkBuilder, Compressor, Values};
 
 /// Rows of a row group: enough for dictionaries to pay, few enough to be encoded in the cache of a core.
 pub const ROW_GROUP_ROWS: usize = 128 << 10;
@@ -122,12 +124,18 @@ impl Encoder {
         })
     }
 
-    /// Adds a Bloom filter to the columns of addresses that people look up ([`Column::is_looked_up`]). It costs time and
-    /// about a byte for each address of a row group, and pays where rows lie together by what is asked for: in sorted files.
-    #[must_use]
-    pub fn with_address_filters(mut self) -> Encoder {
-        self.address_filters = true;
-        self
+    /// For files that stay, not only until the hour is compacted: more time is taken to make them small, and columns of addresses
+    /// that people look up ([`Column::is_looked_up`]) get a Bloom filter. It takes about a byte for each address of a row group,
+    /// and pays where rows lie together by what is asked for: in sorted files.
+    ///
+    /// # Errors
+    /// As for [`Encoder::new`].
+    pub fn lasting(self) -> Result<Encoder, ParquetError> {
+        Ok(Encoder {
+            compressor: self.compressor.lasting()?,
+            address_filters: true,
+            ..self
+        })
     }
 
     /// Encodes one row group from the values of every column, in the table's order.
@@ -217,13 +225,13 @@ impl Encoder {
         match values {
             ColumnValues::I64(values) => chunk.delta(values, scratch)?,
             ColumnValues::U64(values) => match self.slots.index(values, |v| v, scratch) {
-                Some(distinct) => {
+                Some(Numbered { distinct, index_bits }) => {
                     let plain: Vec<u8> = distinct.iter().flat_map(|v| v.to_le_bytes()).collect();
-                    chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+                    chunk.dictionary(&plain, distinct.len(), index_bits, scratch)?;
                 }
                 None => {
                     plain::u64s(values, scratch);
-                    chunk.plain(scratch)?;
+                    chunk.plain(scratch, Values::Numbers)?;
                 }
             },
             ColumnValues::U32(values) => narrow(&mut chunk, &mut self.slots, values, scratch)?,
@@ -231,11 +239,13 @@ impl Encoder {
             ColumnValues::U8(values) => {
                 let distinct = dictionary::bytes(values, scratch);
                 let plain: Vec<u8> = distinct.iter().flat_map(|v| u32::from(*v).to_le_bytes()).collect();
-                chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+                chunk.dictionary(&plain, distinct.len(), u8::BITS as u8, scratch)?;
             }
             ColumnValues::Address(values) => match self.slots.index(values, dictionary::fold, scratch) {
-                Some(distinct) => chunk.dictionary(distinct.as_flattened(), distinct.len(), Some(scratch))?,
-                None => chunk.plain(values.as_flattened())?,
+                Some(Numbered { distinct, index_bits }) => {
+                    chunk.dictionary(distinct.as_flattened(), distinct.len(), index_bits, scratch)?;
+                }
+                None => chunk.plain(values.as_flattened(), Values::Texts)?,
             },
             ColumnValues::Name(values) => {
                 let prefixed = |plain: &mut Vec<u8>, text: &str| {
@@ -246,11 +256,11 @@ impl Encoder {
                 match dictionary::names(values, scratch) {
                     Some(distinct) => {
                         distinct.iter().for_each(|text| prefixed(&mut plain, text));
-                        chunk.dictionary(&plain, distinct.len(), Some(scratch))?;
+                        chunk.dictionary(&plain, distinct.len(), u8::BITS as u8, scratch)?;
                     }
                     None => {
                         values.iter().for_each(|text| prefixed(&mut plain, text));
-                        chunk.plain(&plain)?;
+                        chunk.plain(&plain, Values::Texts)?;
                     }
                 }
             }
@@ -291,13 +301,13 @@ fn narrow<T: Copy + Eq + Into<u32>>(
     scratch: &mut Vec<u8>,
 ) -> Result<(), ParquetError> {
     match slots.index(values, |v| u64::from(v.into()), scratch) {
-        Some(distinct) => {
+        Some(Numbered { distinct, index_bits }) => {
             let plain: Vec<u8> = distinct.iter().flat_map(|v| (*v).into().to_le_bytes()).collect();
-            chunk.dictionary(&plain, distinct.len(), Some(scratch))
+            chunk.dictionary(&plain, distinct.len(), index_bits, scratch)
         }
         None => {
             plain::u32s(values, scratch);
-            chunk.plain(scratch)
+            chunk.plain(scratch, Values::Numbers)
         }
     }
 }

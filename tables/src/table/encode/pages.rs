@@ -19,49 +19,77 @@ use super::dictionary::is_one;
 
 /// Level 1: higher ones cost twice the time for a twentieth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
-/// Entries of the compressor's table of earlier bytes (a power of two) and the shortest repetition it looks for, in what is packed
-/// before: deltas and indices repeat in runs or not at all. A small table finds those as well, and fewer that cost more than they save.
-const ZSTD_PACKED_HASH_LOG: u32 = 10;
-const ZSTD_PACKED_MIN_MATCH: u32 = 7;
+/// Entries of the compressor's table of earlier bytes (a power of two) and the shortest repetition it looks for, in what repeats in
+/// runs or not at all: a small table finds those as well, and fewer that cost more than they save.
+const ZSTD_HASH_LOG: u32 = 10;
+const ZSTD_NUMBERS_MIN_MATCH: u32 = 7;
+/// Addresses and names begin alike. Shorter repetitions are looked for, or the twelve bytes before an IPv4 address cost time.
+const ZSTD_TEXTS_MIN_MATCH: u32 = 5;
 /// Names in statistics are cut by nobody, so long ones are left out.
 const STATISTICS_NAME_BYTES_MAX: usize = 64;
 
+/// What a page holds, which is how it is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Values {
+    /// Deltas and indices.
+    Packed,
+    Numbers,
+    /// Addresses and names.
+    Texts,
+}
+
 /// Zstandard with its tables kept.
 pub(super) struct Compressor {
-    /// For deltas and indices.
-    packed: zstd::bulk::Compressor<'static>,
-    /// For values as they are.
-    plain: zstd::bulk::Compressor<'static>,
+    numbers: zstd::bulk::Compressor<'static>,
+    texts: zstd::bulk::Compressor<'static>,
+    /// Files that stay: numbers and texts with level 1 as it comes, which takes more time and fewer bytes.
+    lasts: bool,
     compressed: Vec<u8>,
 }
 
 impl Compressor {
     pub(super) fn new() -> Result<Compressor, ParquetError> {
-        let zstd = || zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external);
-        let mut packed = zstd()?;
-        for parameter in [
-            CParameter::HashLog(ZSTD_PACKED_HASH_LOG),
-            CParameter::MinMatch(ZSTD_PACKED_MIN_MATCH),
-        ] {
-            packed.set_parameter(parameter).map_err(external)?;
-        }
         Ok(Compressor {
-            packed,
-            plain: zstd()?,
+            numbers: zstd_with(&[
+                CParameter::HashLog(ZSTD_HASH_LOG),
+                CParameter::MinMatch(ZSTD_NUMBERS_MIN_MATCH),
+            ])?,
+            texts: zstd_with(&[
+                CParameter::HashLog(ZSTD_HASH_LOG),
+                CParameter::MinMatch(ZSTD_TEXTS_MIN_MATCH),
+            ])?,
+            lasts: false,
             compressed: Vec::new(),
         })
     }
 
-    fn compress(&mut self, bytes: &[u8], encoding: Encoding) -> Result<&[u8], ParquetError> {
+    pub(super) fn lasting(self) -> Result<Compressor, ParquetError> {
+        Ok(Compressor {
+            texts: zstd_with(&[])?,
+            lasts: true,
+            ..self
+        })
+    }
+
+    fn compress(&mut self, bytes: &[u8], values: Values) -> Result<&[u8], ParquetError> {
         self.compressed.clear();
         self.compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
-        let zstd = match encoding {
-            Encoding::PLAIN => &mut self.plain,
-            _ => &mut self.packed,
+        let zstd = match values {
+            Values::Packed => &mut self.numbers,
+            Values::Numbers if !self.lasts => &mut self.numbers,
+            Values::Numbers | Values::Texts => &mut self.texts,
         };
         zstd.compress_to_buffer(bytes, &mut self.compressed).map_err(external)?;
         Ok(&self.compressed)
     }
+}
+
+fn zstd_with(parameters: &[CParameter]) -> Result<zstd::bulk::Compressor<'static>, ParquetError> {
+    let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(external)?;
+    for parameter in parameters {
+        zstd.set_parameter(*parameter).map_err(external)?;
+    }
+    Ok(zstd)
 }
 
 fn external(error: std::io::Error) -> ParquetError {
@@ -190,15 +218,16 @@ impl<'a> ChunkBuilder<'a> {
         self.filter = Some(filter);
     }
 
-    /// A dictionary of `distinct` values in plain encoding, and an index of one byte per row (no indices: all rows have the
-    /// only value).
+    /// A dictionary of `distinct` values in plain encoding, and an index of `index_bits` (8 or 16) for each row; no indices: all
+    /// rows have the only value.
     pub(super) fn dictionary(
         &mut self,
         plain: &[u8],
         distinct: usize,
-        indices: Option<&mut Vec<u8>>,
+        index_bits: u8,
+        indices: &[u8],
     ) -> Result<(), ParquetError> {
-        let buf = Bytes::copy_from_slice(self.compressor.compress(plain, Encoding::PLAIN)?);
+        let buf = Bytes::copy_from_slice(self.compressor.compress(plain, Values::Texts)?);
         let page = Page::DictionaryPage {
             buf,
             num_values: distinct as u32,
@@ -207,37 +236,35 @@ impl<'a> ChunkBuilder<'a> {
         };
         self.dictionary_at = Some(self.write(page, plain.len())?);
         self.encodings.push(Encoding::PLAIN);
-        let mut body = Vec::with_capacity(self.rows + 16);
-        match indices {
-            Some(indices) if !indices.is_empty() => {
-                // Width 8, then one run of bit-packed groups of eight.
-                body.push(8);
-                let groups = indices.len().div_ceil(8);
-                varint((groups as u64) << 1 | 1, &mut body);
-                body.extend_from_slice(indices);
-                body.resize(body.len() + groups * 8 - indices.len(), 0);
-            }
-            _ => {
-                // Width 1, then one run of zeros.
-                body.push(1);
-                varint((self.rows as u64) << 1, &mut body);
-                body.push(0);
-            }
+        let mut body = Vec::with_capacity(indices.len() + 32);
+        if indices.is_empty() {
+            // Width 1, then one run of zeros.
+            body.push(1);
+            varint((self.rows as u64) << 1, &mut body);
+            body.push(0);
+        } else {
+            // The width, then one run of bit-packed groups of eight, which take as many bytes as a number has bits.
+            body.push(index_bits);
+            let groups = self.rows.div_ceil(8);
+            varint((groups as u64) << 1 | 1, &mut body);
+            let at = body.len();
+            body.extend_from_slice(indices);
+            body.resize(at + groups * usize::from(index_bits), 0);
         }
-        self.data(&body, Encoding::RLE_DICTIONARY)
+        self.data(&body, Encoding::RLE_DICTIONARY, Values::Packed)
     }
 
     pub(super) fn delta(&mut self, values: &[i64], scratch: &mut Vec<u8>) -> Result<(), ParquetError> {
         delta::encode(values, scratch);
-        self.data(scratch, Encoding::DELTA_BINARY_PACKED)
+        self.data(scratch, Encoding::DELTA_BINARY_PACKED, Values::Packed)
     }
 
-    pub(super) fn plain(&mut self, plain: &[u8]) -> Result<(), ParquetError> {
-        self.data(plain, Encoding::PLAIN)
+    pub(super) fn plain(&mut self, plain: &[u8], values: Values) -> Result<(), ParquetError> {
+        self.data(plain, Encoding::PLAIN, values)
     }
 
-    fn data(&mut self, body: &[u8], encoding: Encoding) -> Result<(), ParquetError> {
-        let buf = Bytes::copy_from_slice(self.compressor.compress(body, encoding)?);
+    fn data(&mut self, body: &[u8], encoding: Encoding, values: Values) -> Result<(), ParquetError> {
+        let buf = Bytes::copy_from_slice(self.compressor.compress(body, values)?);
         let page = Page::DataPage {
             buf,
             num_values: self.rows as u32,

@@ -67,6 +67,51 @@ fn flows_survive_in_several_row_groups() {
 }
 
 #[test]
+fn dictionaries_are_taken_while_values_return() {
+    const ROWS: u64 = 131_072;
+    let column = FLOWS.index_of("packets").unwrap();
+    let is_dictionary = |rows: u64, encoder: &mut Encoder, packets: &dyn Fn(u64) -> u64| {
+        let flow = |row| Flow {
+            packets: packets(row) << 40,
+            ..Flow::default()
+        };
+        let group: FlowColumns = (0..rows).map(flow).collect();
+        let encoded = encoder.encode(&group.values()).unwrap();
+        let file = Bytes::from(file_of(&FLOWS, &[encoded]).unwrap());
+        let back: Vec<Flow> = read(file.to_vec(), &FLOWS)
+            .iter()
+            .flat_map(|batch| batch_to_flows(batch).unwrap())
+            .collect();
+        assert!(back == group.rows(), "{rows} rows");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let mut encodings = reader.metadata().row_group(0).column(column).encodings();
+        encodings.any(|encoding| encoding == parquet::basic::Encoding::RLE_DICTIONARY)
+    };
+    for mut encoder in [
+        Encoder::new(&FLOWS).unwrap(),
+        Encoder::new(&FLOWS).unwrap().lasting().unwrap(),
+    ] {
+        // So many values in turn: of a small row group less is granted.
+        for (rows, distinct, expected) in [
+            (ROWS, 256, true),
+            (ROWS, 257, true),
+            (ROWS, 1_170, true),
+            (ROWS, 1_171, false),
+            (1_000, 256, true),
+            (1_000, 257, false),
+        ] {
+            let found = is_dictionary(rows, &mut encoder, &|row| row % distinct);
+            assert_eq!(found, expected, "{distinct} values in {rows} rows");
+        }
+        // So many rows of each value, as sorted files have them.
+        for (each, expected) in [(8, true), (7, false), (4, false)] {
+            let found = is_dictionary(ROWS, &mut encoder, &|row| row / each);
+            assert_eq!(found, expected, "{each} rows of each value");
+        }
+    }
+}
+
+#[test]
 fn the_same_columns_give_the_same_bytes() {
     let group: FlowColumns = (0..5_000).map(|row| flow(row, 3)).collect();
     let file = || {
@@ -102,7 +147,7 @@ fn address_filters_know_every_address_and_few_others() {
     };
     let group: FlowColumns = (0..20_000).map(|row| flow(row / 2)).collect();
     let plain = Encoder::new(&FLOWS).unwrap().encode(&group.values()).unwrap();
-    let mut encoder = Encoder::new(&FLOWS).unwrap().with_address_filters();
+    let mut encoder = Encoder::new(&FLOWS).unwrap().lasting().unwrap();
     let filtered = encoder.encode(&group.values()).unwrap();
     let file = Bytes::from(file_of(&FLOWS, &[plain, filtered]).unwrap());
     let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap();
