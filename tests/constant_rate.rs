@@ -26,6 +26,8 @@ const SECONDS_DEFAULT: u64 = 100;
 /// From here on the active timeout is that of the case.
 const SECONDS_WHOLE: u64 = 600;
 const WINDOW_MS: i64 = 300_000;
+/// Between two samples of the interface counters.
+const COUNTER_SECONDS: u64 = 10;
 const TOLERANCE: f64 = 0.02;
 const BITRATE_MBIT: u64 = 8;
 const ETHERNET_HEADER_BYTES: f64 = 14.0;
@@ -64,7 +66,7 @@ fn check(program: Program, protocol: Protocol) {
     let mut data = DataDir::new();
     data.set_config(&format!(
         "[[exporter]]\naddress = '{ROUTER_TO_COLLECTOR}'\ndefault_sampling_rate = 1\n\
-         snmp = {{ community = '{COMMUNITY}', interval_seconds = 10 }}\n"
+         snmp = {{ community = '{COMMUNITY}', interval_seconds = {COUNTER_SECONDS} }}\n"
     ));
     let customer = data.add(
         &["customer", "add", "--name", "Example", "--email", "b@example.net"],
@@ -194,8 +196,10 @@ fn counted_until(samples: &[Sample], at_ms: i64) -> f64 {
 
 fn compare(who: &str, windows: &[(i64, f64)], samples: &[Sample], seconds: u64) {
     assert!(!windows.is_empty(), "{who}: there is usage");
-    // Two seconds of traffic: at the borders of the flow a counter sample lies before or behind it.
-    let granularity = (2 * BITRATE_MBIT * 1_000_000 / 8) as f64;
+    // Where the traffic begins or ends between two counter samples, what lies before and behind the border of a window is only
+    // interpolated: at worst, in the middle of both, a quarter of their distance is on the wrong side. Half a second more is that of
+    // the first and the last packet.
+    let granularity = (COUNTER_SECONDS as f64 / 4.0 + 0.5) * (BITRATE_MBIT * 1_000_000 / 8) as f64;
     let mut pairs = Vec::new();
     for (start_ms, metered) in windows {
         let counted = counted_until(samples, start_ms + WINDOW_MS) - counted_until(samples, *start_ms);
