@@ -428,7 +428,7 @@ pub(crate) async fn open_current(config: &Config) -> anyhow::Result<Analytics> {
         bail!("{}", no_data(&config.data_dir));
     }
     let analytics = Analytics::open(&config.open_storage()?)?;
-    analytics.refresh_usage(|_| {}).await?;
+    analytics.refresh_rollups(|_| {}).await?;
     Ok(analytics)
 }
 

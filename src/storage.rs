@@ -8,7 +8,6 @@ use analytics::Analytics;
 use anyhow::Context as _;
 use collector::CompactLimits;
 use schemas::window::instant_text;
-use tables::definitions::{TRUTH_1H, USAGE_5M};
 use tables::table::RetentionConfig;
 use tracing::{info, warn};
 
@@ -37,7 +36,7 @@ pub(crate) fn rewrite_older(analytics: &Analytics) -> anyhow::Result<()> {
     let now_ms = schemas::clock::machine_now_ms();
     for table in analytics.tables() {
         let name = table.def().name;
-        if [USAGE_5M.name, TRUTH_1H.name].contains(&name) {
+        if table.def().computed {
             let done = collector::compact(table, now_ms, &only_older(CompactLimits::default()));
             let done = done.with_context(|| format!("write older files of {name} anew"))?;
             if done.files_removed > 0 {

@@ -99,6 +99,7 @@ fn a_server_runs_what_a_command_asks_for() {
         "configuration",
         "dispatch_mail",
         "mail",
+        "traffic",
         "truth",
         "usage",
     ] {

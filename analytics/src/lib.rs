@@ -2,7 +2,8 @@
 //!
 //! * [`store`]: the questions ([`FlowStore`]), and the tables that answer them.
 //! * [`console`]: SQL for people; `output`: its answers as JSON, CSV and text.
-//! * [`usage`]: `usage_5m` from flows (U1, U2), and where a window is closed.
+//! * `rollup`: metered volume by service, interface, port and autonomous system, from flows (U1, U2).
+//! * [`usage`]: the rollup that billing reads, and where a window is closed.
 //! * `coverage`, `period`: what a service used in a billing period, and which windows were measured.
 //! * [`series`], `overview`, `peers`: what charts and invoice explanations show (B5); `network`: the network in figures.
 //! * [`error_bound`]: how far sampled volumes may be from the true ones.
@@ -24,6 +25,7 @@ mod period;
 pub mod reattribute;
 pub mod retention;
 pub mod rewrite;
+mod rollup;
 pub mod series;
 pub mod store;
 #[cfg(test)]
@@ -41,8 +43,8 @@ pub use metered::MeteredUsage;
 use store::parquet::Engine;
 pub use store::parquet::QUERY_MEMORY_BYTES;
 pub use store::{
-    Attribution, Dimension, ExporterCount, FlowStore, MeteredService, Meters, Overview, OverviewSeries, PeriodQuery,
-    SeriesQuery, Step, StoreError, WindowCount, WindowVolume,
+    Attribution, Dimension, ExporterCount, FlowStore, MeteredService, Meters, Overview, OverviewQuery, OverviewSeries,
+    PeriodQuery, SeriesQuery, Sites, Step, StoreError, WindowCount, WindowVolume,
 };
 
 /// What went wrong with the stored tables. Who asks through [`FlowStore`] is told with [`StoreError`].
@@ -86,7 +88,8 @@ schemas::error_codes! {
 pub struct Analytics {
     store: Arc<Engine>,
     /// One refresh at a time, with what it left for the next.
-    refreshing: Arc<tokio::sync::Mutex<Option<usage::Counted>>>,
+    refreshing: Arc<tokio::sync::Mutex<Option<rollup::Counted<rollup::Cells<rollup::ByService>>>>>,
+    refreshing_traffic: Arc<tokio::sync::Mutex<Option<rollup::Counted<rollup::TrafficCells>>>>,
     heard: Arc<tokio::sync::Mutex<Arc<coverage::ExporterActivity>>>,
 }
 
@@ -99,6 +102,7 @@ impl Analytics {
         Ok(Analytics {
             store: Arc::new(Engine::open(&storage.into())?),
             refreshing: Arc::default(),
+            refreshing_traffic: Arc::default(),
             heard: Arc::default(),
         })
     }

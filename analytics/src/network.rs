@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt32Array, UInt64Array};
-use datafusion::prelude::{DataFrame, col, lit};
+use arrow::array::{FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt64Array};
+use datafusion::prelude::{DataFrame, Expr, col, lit};
 use schemas::address::Address;
+use schemas::window::{HOUR_MS, WINDOW_MS};
 
+use crate::rollup::read::{VolumeColumns, of_services};
+use crate::rollup::{ByInterface, ByService, Key};
 use crate::store::parquet::{column, fold};
 use crate::store::{Attribution, ExporterCount, WindowCount, WindowVolume};
 use crate::usage::windows_between;
@@ -22,18 +25,20 @@ const UNATTRIBUTED: u32 = 0;
 type Volumes = BTreeMap<i64, (u64, u64)>;
 
 impl Analytics {
+    /// By interfaces, which are fewer than services, and have the same sums (U2).
     pub(crate) async fn network_usage(&self, from_ms: i64, to_ms: i64) -> Result<Vec<WindowVolume>, AnalyticsError> {
-        let frame = self
-            .store
-            .read(&self.store.usage)?
-            .filter(windows_between(from_ms, to_ms))?
-            .select_columns(&["window_start", "bytes_in", "bytes_out"])?;
-        let volumes = fold(frame, add_volumes, |all: &mut Volumes, more: Volumes| {
+        let add = |volumes: &mut Volumes, columns: &VolumeColumns<'_, ByInterface>| {
+            for (row, start_ms) in columns.start.iter().enumerate() {
+                add_volume(volumes, *start_ms, (columns.bytes_in[row], columns.bytes_out[row]));
+            }
+        };
+        let merge = |all: &mut Volumes, more: Volumes| {
             for (window_start_ms, volume) in more {
                 add_volume(all, window_start_ms, volume);
             }
-        })
-        .await?;
+        };
+        let pieces = self.pieces::<ByInterface>(from_ms, to_ms, WINDOW_MS)?;
+        let volumes: Volumes = self.fold_volume(&pieces, None, add, merge).await?;
         let windows = volumes
             .into_iter()
             .map(|(window_start_ms, (bytes_in, bytes_out))| WindowVolume {
@@ -45,16 +50,24 @@ impl Analytics {
     }
 
     pub(crate) async fn attribution(&self, from_ms: i64, to_ms: i64) -> Result<Attribution, AnalyticsError> {
-        let frame = self
-            .store
-            .read(&self.store.usage)?
-            .filter(windows_between(from_ms, to_ms))?
-            .select_columns(&["service", "bytes_in", "bytes_out"])?;
-        fold(frame, add_attribution, |all: &mut Attribution, more: Attribution| {
-            all.total_bytes = all.total_bytes.saturating_add(more.total_bytes);
-            all.unattributed_bytes = all.unattributed_bytes.saturating_add(more.unattributed_bytes);
+        let total = self.bytes_of::<ByInterface>(from_ms, to_ms, None).await?;
+        let unattributed = of_services(&[UNATTRIBUTED]);
+        Ok(Attribution {
+            total_bytes: total,
+            unattributed_bytes: self.bytes_of::<ByService>(from_ms, to_ms, Some(unattributed)).await?,
         })
-        .await
+    }
+
+    /// Bytes of both directions of the rows that pass the filter.
+    async fn bytes_of<K: Key>(&self, from_ms: i64, to_ms: i64, filter: Option<Expr>) -> Result<u64, AnalyticsError> {
+        let add = |sum: &mut u64, columns: &VolumeColumns<'_, K>| {
+            for bytes in columns.bytes_in.iter().chain(columns.bytes_out) {
+                *sum = sum.saturating_add(*bytes);
+            }
+        };
+        let pieces = self.pieces::<K>(from_ms, to_ms, HOUR_MS)?;
+        self.fold_volume(&pieces, filter, add, |all, more| *all = all.saturating_add(more))
+            .await
     }
 
     pub(crate) async fn flow_records(&self, from_ms: i64, to_ms: i64) -> Result<Vec<WindowCount>, AnalyticsError> {
@@ -94,30 +107,6 @@ impl Analytics {
 fn add_volume(volumes: &mut Volumes, window_start_ms: i64, (bytes_in, bytes_out): (u64, u64)) {
     let sums = volumes.entry(window_start_ms).or_default();
     *sums = (sums.0.saturating_add(bytes_in), sums.1.saturating_add(bytes_out));
-}
-
-fn add_volumes(volumes: &mut Volumes, batch: &RecordBatch) -> Result<(), AnalyticsError> {
-    let window_start = column::<TimestampMillisecondArray>(batch, "window_start")?.values();
-    let bytes_in = column::<UInt64Array>(batch, "bytes_in")?.values();
-    let bytes_out = column::<UInt64Array>(batch, "bytes_out")?.values();
-    for row in 0..batch.num_rows() {
-        add_volume(volumes, window_start[row], (bytes_in[row], bytes_out[row]));
-    }
-    Ok(())
-}
-
-fn add_attribution(sums: &mut Attribution, batch: &RecordBatch) -> Result<(), AnalyticsError> {
-    let service = column::<UInt32Array>(batch, "service")?.values();
-    let bytes_in = column::<UInt64Array>(batch, "bytes_in")?.values();
-    let bytes_out = column::<UInt64Array>(batch, "bytes_out")?.values();
-    for row in 0..batch.num_rows() {
-        let bytes = bytes_in[row].saturating_add(bytes_out[row]);
-        sums.total_bytes = sums.total_bytes.saturating_add(bytes);
-        if service[row] == UNATTRIBUTED {
-            sums.unattributed_bytes = sums.unattributed_bytes.saturating_add(bytes);
-        }
-    }
-    Ok(())
 }
 
 fn add_windows(counts: &mut BTreeMap<i64, u64>, batch: &RecordBatch) -> Result<(), AnalyticsError> {

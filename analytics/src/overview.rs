@@ -1,66 +1,169 @@
 //! Traffic of the whole network over time, stacked by a dimension, for operations.
 //!
-//! By service it comes from `usage_5m`; by protocol, interface and autonomous system from metered flows, which count as
-//! a whole for the step in which they ended (exact spreading matters for money, not here). The autonomous system is that
+//! It comes from the rollups ([`crate::rollup`]): of hours where steps are hours or days, of windows otherwise. What a range costs depends
+//! on the keys and steps that it has, not on how many flows there were. The autonomous system is that
 //! of the remote side; the interface is the one that faces the other network: the input of what was received, the output
 //! of what was sent. Steps are aligned in UTC: 5 minutes up to a day, hours up to 32 days (any month), else days.
+//!
+//! Rows are read twice: once for the sum of each key, which ranks them, and once for the steps of those that are named. What is held is
+//! the keys and the steps, never their product.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::{
-    FixedSizeBinaryArray, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array,
-};
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::Expr;
 use schemas::address::Address;
 use schemas::ids::ServiceId;
-use schemas::sampling::scaled;
-use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS};
-use tables::flow::Metered;
+use tables::definitions::{AS_REST, PORT_REST};
 
-use crate::store::parquet::{column, fold, instant};
-use crate::{Analytics, AnalyticsError, Dimension, Overview, OverviewSeries};
+use crate::rollup::read::{Piece, VolumeColumns, of_services};
+use crate::rollup::{ByAs, ByInterface, ByPort, ByService, Key};
+use crate::{Analytics, AnalyticsError, Dimension, Overview, OverviewQuery, OverviewSeries, Sites};
 
 /// Steps of one overview at most; a longer range ends there.
 const STEPS_MAX: i64 = 4_000;
 
-/// Longest range in steps of an hour: any month with a day to spare, at most 769 steps.
-const HOURLY_MAX_MS: i64 = 32 * DAY_MS;
-
+/// What a series is of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Key {
+enum Stacked {
     Number(u32),
+    /// A protocol's port.
+    Port(u8, u32),
     Interface(Address, u32),
 }
 
-impl Key {
-    fn text(self, by: Dimension) -> String {
-        match self {
-            Key::Number(0) if by == Dimension::Service => "unattributed".to_owned(),
-            Key::Number(number) if by == Dimension::Service => ServiceId::from(number).to_string(),
-            Key::Number(number) => number.to_string(),
-            Key::Interface(exporter, index) => format!("{exporter} {index}"),
+impl Stacked {
+    fn text(self, by: Dimension, sites: &Sites) -> String {
+        match (by, self) {
+            (Dimension::Service, Stacked::Number(0)) => "unattributed".to_owned(),
+            (Dimension::Service, Stacked::Number(number)) => ServiceId::from(number).to_string(),
+            (Dimension::Boundary, Stacked::Number(number)) => match number {
+                1 => "external".to_owned(),
+                2 => "internal".to_owned(),
+                _ => "unknown".to_owned(),
+            },
+            (Dimension::Site, Stacked::Number(number)) => match sites.name(number) {
+                Some(name) => format!("site {name}"),
+                None => "no site".to_owned(),
+            },
+            (Dimension::Exporter, Stacked::Interface(exporter, _)) => exporter.to_string(),
+            (_, Stacked::Number(number)) => number.to_string(),
+            (_, Stacked::Port(protocol, port)) => format!("{protocol} {port}"),
+            (_, Stacked::Interface(exporter, index)) => format!("{exporter} {index}"),
         }
     }
 }
 
-type Volumes = HashMap<(Key, u32), u64>;
+/// What is stacked: of a row, what received bytes count for and what sent ones do; `None` for what the smaller keys make together.
+trait Stack: Key {
+    fn stacked(self, by: Dimension, sites: &Sites) -> [Option<Stacked>; 2];
 
-fn merge(all: &mut Volumes, more: Volumes) {
-    for (key, bytes) in more {
-        let sum = all.entry(key).or_default();
-        *sum = sum.saturating_add(bytes);
+    /// Rows that hold any of these.
+    fn filter(_keys: &[Stacked]) -> Option<Expr> {
+        None
     }
 }
 
-/// Width of a step for a range.
-fn step_of(range_ms: i64) -> i64 {
-    if range_ms <= DAY_MS {
-        WINDOW_MS
-    } else if range_ms <= HOURLY_MAX_MS {
-        HOUR_MS
-    } else {
-        DAY_MS
+impl Stack for ByService {
+    fn stacked(self, _by: Dimension, _sites: &Sites) -> [Option<Stacked>; 2] {
+        [Some(Stacked::Number(self.0)); 2]
+    }
+
+    fn filter(keys: &[Stacked]) -> Option<Expr> {
+        let number = |key: &Stacked| match key {
+            Stacked::Number(number) => Some(*number),
+            Stacked::Port(..) | Stacked::Interface(..) => None,
+        };
+        Some(of_services(&keys.iter().filter_map(number).collect::<Vec<u32>>()))
+    }
+}
+
+impl Stack for ByPort {
+    fn stacked(self, by: Dimension, _sites: &Sites) -> [Option<Stacked>; 2] {
+        let key = match by {
+            Dimension::Port if self.port == PORT_REST => None,
+            Dimension::Port => Some(Stacked::Port(self.ip_protocol, self.port)),
+            _ => Some(Stacked::Number(u32::from(self.ip_protocol))),
+        };
+        [key; 2]
+    }
+}
+
+impl Stack for ByInterface {
+    fn stacked(self, by: Dimension, sites: &Sites) -> [Option<Stacked>; 2] {
+        let key = match by {
+            Dimension::Exporter => Stacked::Interface(self.exporter, 0),
+            Dimension::Site => Stacked::Number(sites.number(self.exporter)),
+            Dimension::Boundary => Stacked::Number(u32::from(self.boundary)),
+            _ => Stacked::Interface(self.exporter, self.if_index),
+        };
+        [Some(key); 2]
+    }
+}
+
+impl Stack for ByAs {
+    fn stacked(self, _by: Dimension, _sites: &Sites) -> [Option<Stacked>; 2] {
+        [self.source, self.destination].map(|system| (system != AS_REST).then_some(Stacked::Number(system)))
+    }
+}
+
+/// How a range is cut.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    first_ms: i64,
+    step_ms: i64,
+    count: usize,
+}
+
+impl Steps {
+    #[inline]
+    fn at(&self, start_ms: i64) -> usize {
+        (((start_ms - self.first_ms) / self.step_ms) as usize).min(self.count.saturating_sub(1))
+    }
+}
+
+/// Sums by key, and by step.
+#[derive(Default, Debug)]
+struct Totals {
+    keys: HashMap<Stacked, u64>,
+    steps: Vec<u64>,
+}
+
+impl Totals {
+    fn add(&mut self, key: Option<Stacked>, bytes: u64) {
+        if let Some(key) = key {
+            let sum = self.keys.entry(key).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    fn merge(&mut self, other: Totals) {
+        for (key, bytes) in other.keys {
+            self.add(Some(key), bytes);
+        }
+        add_all(&mut self.steps, &other.steps);
+    }
+
+    /// The keys with traffic by total, ties by key.
+    fn ranking(&self) -> Vec<(Stacked, u64)> {
+        let mut ranking: Vec<(Stacked, u64)> = self
+            .keys
+            .iter()
+            .map(|(key, total)| (*key, *total))
+            .filter(|(_, total)| *total > 0)
+            .collect();
+        ranking.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        ranking
+    }
+}
+
+/// The steps of series.
+type Named = Vec<Vec<u64>>;
+
+fn add_all(sums: &mut Vec<u64>, more: &[u64]) {
+    sums.resize(sums.len().max(more.len()), 0);
+    for (sum, bytes) in sums.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*bytes);
     }
 }
 
@@ -70,241 +173,145 @@ impl Analytics {
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub(crate) async fn overview(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        by: Dimension,
-        ranks: Range<usize>,
-    ) -> Result<Overview, AnalyticsError> {
-        let step_ms = step_of(to_ms - from_ms);
+    pub(crate) async fn overview(&self, query: &OverviewQuery) -> Result<Overview, AnalyticsError> {
+        match query.by {
+            Dimension::Service => self.overview_of::<ByService>(query).await,
+            Dimension::Protocol | Dimension::Port => self.overview_of::<ByPort>(query).await,
+            Dimension::Interface | Dimension::Exporter | Dimension::Site | Dimension::Boundary => {
+                self.overview_of::<ByInterface>(query).await
+            }
+            Dimension::As => self.overview_of::<ByAs>(query).await,
+        }
+    }
+
+    async fn overview_of<K: Stack>(&self, query: &OverviewQuery) -> Result<Overview, AnalyticsError> {
+        let (from_ms, by) = (query.from_ms, query.by);
+        let step_ms = query.step_ms();
         let first_ms = from_ms.div_euclid(step_ms) * step_ms;
-        let to_ms = to_ms.min(first_ms + STEPS_MAX * step_ms).max(from_ms);
+        let to_ms = query.to_ms.min(first_ms + STEPS_MAX * step_ms).max(from_ms);
         let starts_ms: Vec<i64> = (first_ms..to_ms).step_by(step_ms as usize).collect();
-        let volumes = match by {
-            Dimension::Service => self.volume_by_service(from_ms, to_ms, first_ms, step_ms).await?,
-            _ => self.volume_by_flows(from_ms, to_ms, first_ms, step_ms, by).await?,
+        let steps = Steps {
+            first_ms,
+            step_ms,
+            count: starts_ms.len(),
         };
-        let (keys_total, series) = stack(volumes, starts_ms.len(), by, ranks);
+        let pieces = self.pieces::<K>(from_ms, to_ms, step_ms)?;
+        let mut totals = self.totals::<K>(&pieces, steps, query).await?;
+        totals.steps.resize(steps.count, 0);
+        let ranking = totals.ranking();
+
+        let first = query.ranks.start.min(ranking.len());
+        let last = query.ranks.end.clamp(first, ranking.len());
+        // All that lie before share one series.
+        let before = usize::from(first > 0);
+        let series_of = |(rank, (key, _)): (usize, &(Stacked, u64))| match rank {
+            rank if rank < first => (*key, 0),
+            rank => (*key, before + rank - first),
+        };
+        let positions: HashMap<Stacked, usize> = ranking[..last].iter().enumerate().map(series_of).collect();
+        let mut named = self.steps_of::<K>(&pieces, steps, query, positions).await?;
+        named.resize(before + last - first, Vec::new());
+
+        let mut series = Vec::with_capacity(named.len() + 1);
+        let mut rest = totals.steps;
+        for (position, mut bytes) in named.into_iter().enumerate() {
+            bytes.resize(steps.count, 0);
+            for (rest, bytes) in rest.iter_mut().zip(&bytes) {
+                *rest = rest.saturating_sub(*bytes);
+            }
+            let key = match position.checked_sub(before) {
+                Some(rank) => ranking[first + rank].0.text(by, &query.sites),
+                None => "larger".to_owned(),
+            };
+            series.push(series_with(key, bytes));
+        }
+        if last < ranking.len() || rest.iter().any(|bytes| *bytes > 0) {
+            series.push(series_with("other".to_owned(), rest));
+        }
         Ok(Overview {
             from_ms,
             to_ms,
             step_ms,
             starts_ms,
-            keys_total,
+            keys_total: ranking.len(),
             series,
         })
     }
 
-    async fn volume_by_service(
+    async fn totals<K: Stack>(
         &self,
-        from_ms: i64,
-        to_ms: i64,
-        first_ms: i64,
-        step_ms: i64,
-    ) -> Result<Volumes, AnalyticsError> {
-        let mut volumes = Volumes::new();
-        for row in self.usage_rows(None, from_ms, to_ms).await? {
-            let step = ((row.window_start_ms - first_ms) / step_ms) as u32;
-            let sum = volumes.entry((Key::Number(row.service), step)).or_default();
-            *sum = sum.saturating_add(row.cell.bytes_in.saturating_add(row.cell.bytes_out));
-        }
-        Ok(volumes)
-    }
-
-    async fn volume_by_flows(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        first_ms: i64,
-        step_ms: i64,
-        by: Dimension,
-    ) -> Result<Volumes, AnalyticsError> {
-        let filter = col("metered")
-            .not_eq(lit(Metered::No as u8))
-            .and(col("end_at").gt_eq(instant(from_ms)))
-            .and(col("end_at").lt(instant(to_ms)));
-        let mut names = vec!["end_at", "metered", "sampling_rate", "sampling_divisor", "bytes"];
-        names.extend(match by {
-            Dimension::Interface => &["exporter", "in_if", "out_if"][..],
-            Dimension::As => &["src_as", "dst_as"][..],
-            Dimension::Protocol | Dimension::Service => &["ip_protocol"][..],
-        });
-        let frame = self
-            .store
-            .read(&self.store.flows)?
-            .filter(filter)?
-            .select_columns(&names)?;
-        let add = move |volumes: &mut Volumes, batch: &RecordBatch| add_flows(volumes, batch, first_ms, step_ms, by);
-        fold(frame, add, merge).await
-    }
-}
-
-fn add_flows(
-    volumes: &mut Volumes,
-    batch: &RecordBatch,
-    first_ms: i64,
-    step_ms: i64,
-    by: Dimension,
-) -> Result<(), AnalyticsError> {
-    let end_at = column::<TimestampMillisecondArray>(batch, "end_at")?.values();
-    let metered = column::<UInt8Array>(batch, "metered")?.values();
-    let rate = column::<UInt32Array>(batch, "sampling_rate")?.values();
-    let divisor = column::<UInt32Array>(batch, "sampling_divisor")?.values();
-    let bytes = column::<UInt64Array>(batch, "bytes")?.values();
-    let mut add = |row: usize, key: Key| {
-        let step = ((end_at[row] - first_ms) / step_ms) as u32;
-        let sum = volumes.entry((key, step)).or_default();
-        *sum = sum.saturating_add(scaled(bytes[row], rate[row], divisor[row]));
-    };
-    // What was received came from the source's side, what was sent went to the destination's.
-    let received = |row: usize| metered[row] == Metered::In as u8;
-    match by {
-        Dimension::Interface => {
-            let exporter = column::<FixedSizeBinaryArray>(batch, "exporter")?;
-            let in_if = column::<UInt32Array>(batch, "in_if")?.values();
-            let out_if = column::<UInt32Array>(batch, "out_if")?.values();
-            for row in 0..batch.num_rows() {
-                let index = if received(row) { in_if[row] } else { out_if[row] };
-                let exporter = Address::from_slice(exporter.value(row)).unwrap_or_default();
-                add(row, Key::Interface(exporter, index));
+        pieces: &[Piece],
+        steps: Steps,
+        query: &OverviewQuery,
+    ) -> Result<Totals, AnalyticsError> {
+        let (by, sites) = (query.by, Arc::clone(&query.sites));
+        let add = move |totals: &mut Totals, columns: &VolumeColumns<'_, K>| {
+            totals.steps.resize(steps.count, 0);
+            let mut at = 0;
+            while at < columns.start.len() {
+                let key = columns.key(at);
+                let (mut bytes_in, mut bytes_out) = (0u64, 0u64);
+                while at < columns.start.len() && columns.key(at) == key {
+                    bytes_in = bytes_in.saturating_add(columns.bytes_in[at]);
+                    bytes_out = bytes_out.saturating_add(columns.bytes_out[at]);
+                    let step = &mut totals.steps[steps.at(columns.start[at])];
+                    *step = step.saturating_add(columns.bytes_in[at].saturating_add(columns.bytes_out[at]));
+                    at += 1;
+                }
+                let [received, sent] = key.stacked(by, &sites);
+                totals.add(received, bytes_in);
+                totals.add(sent, bytes_out);
             }
-        }
-        Dimension::As => {
-            let src_as = column::<UInt32Array>(batch, "src_as")?.values();
-            let dst_as = column::<UInt32Array>(batch, "dst_as")?.values();
-            for row in 0..batch.num_rows() {
-                add(row, Key::Number(if received(row) { src_as[row] } else { dst_as[row] }));
-            }
-        }
-        Dimension::Protocol | Dimension::Service => {
-            let protocol = column::<UInt8Array>(batch, "ip_protocol")?.values();
-            for (row, protocol) in protocol.iter().enumerate() {
-                add(row, Key::Number(u32::from(*protocol)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The keys of these ranks by total, ties by key, between the sums of those before and after; and how many keys there are.
-fn stack(volumes: Volumes, steps: usize, by: Dimension, ranks: Range<usize>) -> (usize, Vec<OverviewSeries>) {
-    let mut totals: HashMap<Key, u64> = HashMap::new();
-    for ((key, _), bytes) in &volumes {
-        let total = totals.entry(*key).or_default();
-        *total = total.saturating_add(*bytes);
-    }
-    let mut ranking: Vec<(Key, u64)> = totals.into_iter().filter(|(_, total)| *total > 0).collect();
-    ranking.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-
-    let first = ranks.start.min(ranking.len());
-    let last = ranks.end.clamp(first, ranking.len());
-    let summed = |key: &str, keys: &[(Key, u64)]| OverviewSeries {
-        key: key.to_owned(),
-        total_bytes: keys.iter().fold(0, |sum: u64, (_, total)| sum.saturating_add(*total)),
-        bytes: vec![0; steps],
-    };
-    let mut series = Vec::with_capacity(last - first + 2);
-    if first > 0 {
-        series.push(summed("larger", &ranking[..first]));
-    }
-    let named = ranking[first..last].iter();
-    series.extend(named.map(|(key, total)| OverviewSeries {
-        key: key.text(by),
-        total_bytes: *total,
-        bytes: vec![0; steps],
-    }));
-    if last < ranking.len() {
-        series.push(summed("other", &ranking[last..]));
-    }
-
-    // The series of each key; all that lie before or after share one.
-    let before = usize::from(first > 0);
-    let position: HashMap<Key, usize> = ranking
-        .iter()
-        .enumerate()
-        .map(|(rank, (key, _))| match rank {
-            rank if rank < first => (*key, 0),
-            rank => (*key, before + rank.min(last) - first),
-        })
-        .collect();
-    for ((key, step), bytes) in volumes {
-        let target = position.get(&key).and_then(|position| series.get_mut(*position));
-        let sum = target.and_then(|series| series.bytes.get_mut(step as usize));
-        if let Some(sum) = sum {
-            *sum = sum.saturating_add(bytes);
-        }
-    }
-    (ranking.len(), series)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_smaller_keys_are_summed_as_other() {
-        let volumes: Volumes = (0..5u32)
-            .flat_map(|key| (0..2u32).map(move |step| ((Key::Number(key), step), u64::from(key) * 10)))
-            .collect();
-        let (keys, series) = stack(volumes.clone(), 2, Dimension::Service, 0..2);
-        assert_eq!(keys, 4, "without volume there is no key");
-        let shown: Vec<_> = series
-            .iter()
-            .map(|s| (s.key.as_str(), s.total_bytes, s.bytes.clone()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                ("svc_4", 80, vec![40, 40]),
-                ("svc_3", 60, vec![30, 30]),
-                ("other", 60, vec![30, 30])
-            ]
-        );
-        let (_, all) = stack(volumes, 2, Dimension::Service, 0..10);
-        assert_eq!(all.len(), 4, "without volume there is no series");
-        assert!(all.iter().all(|series| series.key != "other"));
-    }
-
-    #[test]
-    fn whatever_the_ranks_the_series_add_up_to_the_same() {
-        let volumes: Volumes = (1..24u32)
-            .flat_map(|key| (0..3u32).map(move |step| ((Key::Number(key), step), u64::from(key + step))))
-            .collect();
-        let sums = |series: &[OverviewSeries]| {
-            let total: u64 = series.iter().map(|series| series.total_bytes).sum();
-            let steps: Vec<u64> = (0..3)
-                .map(|step| series.iter().map(|one| one.bytes[step]).sum())
-                .collect();
-            (total, steps)
         };
-        let (_, all) = stack(volumes.clone(), 3, Dimension::As, 0..100);
-        let mut named = Vec::new();
-        for first in (0..30).step_by(5) {
-            let (keys, series) = stack(volumes.clone(), 3, Dimension::As, first..first + 5);
-            assert_eq!((keys, sums(&series)), (23, sums(&all)), "from rank {first}");
-            for one in &series {
-                assert_eq!(
-                    one.total_bytes,
-                    one.bytes.iter().sum::<u64>(),
-                    "{} from rank {first}",
-                    one.key
-                );
-            }
-            named.extend(
-                series
-                    .into_iter()
-                    .filter(|one| one.key != "larger" && one.key != "other"),
-            );
-        }
-        assert_eq!(named, all, "page by page every key once, in the same order");
+        self.fold_volume::<K, Totals>(pieces, None, add, Totals::merge).await
     }
 
-    #[test]
-    fn the_step_follows_the_range() {
-        assert_eq!(step_of(DAY_MS), WINDOW_MS);
-        assert_eq!(step_of(DAY_MS + 1), HOUR_MS);
-        assert_eq!(step_of(32 * DAY_MS), HOUR_MS);
-        assert_eq!(step_of(32 * DAY_MS + 1), DAY_MS);
+    async fn steps_of<K: Stack>(
+        &self,
+        pieces: &[Piece],
+        steps: Steps,
+        query: &OverviewQuery,
+        positions: HashMap<Stacked, usize>,
+    ) -> Result<Named, AnalyticsError> {
+        if positions.is_empty() {
+            return Ok(Named::new());
+        }
+        let filter = K::filter(&positions.keys().copied().collect::<Vec<_>>());
+        let positions = Arc::new(positions);
+        let (by, sites) = (query.by, Arc::clone(&query.sites));
+        let series = positions.values().max().map_or(0, |last| last + 1);
+        let add = move |named: &mut Named, columns: &VolumeColumns<'_, K>| {
+            named.resize(series, vec![0; steps.count]);
+            let mut at = 0;
+            while at < columns.start.len() {
+                let key = columns.key(at);
+                let [received, sent] = key.stacked(by, &sites).map(|key| positions.get(&key?).copied());
+                while at < columns.start.len() && columns.key(at) == key {
+                    let step = steps.at(columns.start[at]);
+                    for (position, bytes) in [(received, columns.bytes_in[at]), (sent, columns.bytes_out[at])] {
+                        if let Some(position) = position {
+                            let sum = &mut named[position][step];
+                            *sum = sum.saturating_add(bytes);
+                        }
+                    }
+                    at += 1;
+                }
+            }
+        };
+        let merge = |all: &mut Named, more: Named| {
+            all.resize(all.len().max(more.len()), Vec::new());
+            for (all, more) in all.iter_mut().zip(more) {
+                add_all(all, &more);
+            }
+        };
+        self.fold_volume::<K, Named>(pieces, filter, add, merge).await
+    }
+}
+
+fn series_with(key: String, bytes: Vec<u64>) -> OverviewSeries {
+    OverviewSeries {
+        key,
+        total_bytes: bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)),
+        bytes,
     }
 }

@@ -11,8 +11,9 @@ use schemas::sampling::scaled;
 use schemas::window::{WINDOW_MS, WindowStart, spread_within};
 use tables::flow::Metered;
 
+use crate::rollup::{ByService, Cells, MeteredColumns, Ranges};
 use crate::store::parquet::{column, fold};
-use crate::usage::{Cells, MeteredColumns, Ranges, overlapping};
+use crate::usage::overlapping;
 use crate::{Analytics, AnalyticsError, Peer, WindowUsage};
 
 #[derive(Clone, Copy, Default)]
@@ -126,7 +127,7 @@ impl Analytics {
             .select_columns(&MeteredColumns::NAMES)?;
         let cells = fold(
             frame,
-            move |cells: &mut Cells, batch| cells.add_flows(batch, &ranges),
+            move |cells: &mut Cells<ByService>, batch| cells.add_flows(batch, &ranges),
             Cells::merge,
         )
         .await?;

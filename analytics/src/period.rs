@@ -10,17 +10,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use datafusion::prelude::{Expr, col, lit};
+use datafusion::prelude::Expr;
 use schemas::usage::{Percentile95, aligned, rank_95};
+use tables::definitions::USAGE_5M;
 
 use crate::coverage::{Coverage, ExporterActivity};
 use crate::error_bound::{Estimate, Z95_PPM};
+use crate::rollup::read::of_services;
+use crate::rollup::{ByService, Cell, RowColumns};
 use crate::store::parquet::fold;
-use crate::usage::{Cell, ROW_COLUMNS, UsageColumns, closed_until_ms, windows_between};
+use crate::usage::{closed_until_ms, windows_between};
 use crate::{Analytics, AnalyticsError, Meters, PeriodQuery, PeriodUsage, UsageMode};
-
-/// Services up to which a scan names each of them; with more it reads those from the first to the last.
-const NAMED_SERVICES_MAX: usize = 16;
 
 impl Analytics {
     /// Totals, billed volume, percentile and coverage of services, each over its own period and by its own mode, over the closed
@@ -45,7 +45,7 @@ impl Analytics {
             .store
             .read(&self.store.usage)?
             .filter(windows_between(from_ms, to_ms).and(tallies.services_filter()))?
-            .select_columns(&ROW_COLUMNS)?;
+            .select_columns(&RowColumns::<ByService>::names(&USAGE_5M))?;
         let counted = Arc::clone(&tallies);
         // Every stream adds to the same tallies: their parts would be as large as they are, for each stream.
         fold(frame, move |(), batch| counted.add(batch), |(), ()| {}).await?;
@@ -196,20 +196,20 @@ impl Tallies {
         }
     }
 
-    /// Leaves out what row groups hold of other services: files are sorted by service.
+    /// Leaves out what row groups hold of other services.
     fn services_filter(&self) -> Expr {
-        if self.by_service.len() <= NAMED_SERVICES_MAX {
-            let named = self.by_service.iter().map(|(service, _)| lit(*service));
-            return col("service").in_list(named.collect(), false);
-        }
-        let first = self.by_service.first().map_or(0, |(service, _)| *service);
-        let last = self.by_service.last().map_or(u32::MAX, |(service, _)| *service);
-        col("service").gt_eq(lit(first)).and(col("service").lt_eq(lit(last)))
+        of_services(
+            &self
+                .by_service
+                .iter()
+                .map(|(service, _)| *service)
+                .collect::<Vec<u32>>(),
+        )
     }
 
     /// Adds a batch of `usage_5m`.
     fn add(&self, batch: &RecordBatch) -> Result<(), AnalyticsError> {
-        let columns = UsageColumns::of(batch)?;
+        let columns = RowColumns::<ByService>::of(&USAGE_5M, batch)?;
         let services = columns.services();
         let mut first = 0;
         // Rows of a service lie together, a day of them at a time.
@@ -222,7 +222,7 @@ impl Tallies {
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                     for row in first..end {
                         let row = columns.row(row);
-                        tally.add(query, covered, row.window_start_ms, &row.cell);
+                        tally.add(query, covered, row.start_ms, &row.cell);
                     }
                 }
             }

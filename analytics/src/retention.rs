@@ -2,16 +2,19 @@
 //!
 //! Flows go only when nothing needs them any more:
 //!
-//! * usage is computed from them: a flow file that the usage table has not read yet, and everything after its first flow,
+//! * rollups are computed from them: a flow file that one of these has not read yet, and everything after its first flow,
 //!   stays;
 //! * their windows are closed ([`closed_until_ms`]);
 //! * they are older than [`tables::table::UNBILLED_DAYS`], unless the configuration says otherwise.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tables::flow::FLOWS;
-use tables::table::{RetentionConfig, RetentionLimits, RetentionPlan, Table, retained_from_ms};
+use tables::table::{RetentionConfig, RetentionLimits, RetentionPlan, Snapshot, Table, retained_from_ms};
 
+use crate::rollup::group::Group;
+use crate::rollup::{ByService, Cells, TrafficCells};
 use crate::usage::{closed_until_ms, sequence_of};
 use crate::{Analytics, AnalyticsError};
 
@@ -111,20 +114,27 @@ impl Analytics {
         tables.filter(|table| !config.limits(table.def().name).is_unlimited())
     }
 
+    /// The tables that are computed from flows.
+    fn rollups_from_flows(&self) -> Result<Vec<Arc<Snapshot>>, AnalyticsError> {
+        let defs = Cells::<ByService>::TABLES.iter().chain(TrafficCells::TABLES);
+        defs.map(|def| Ok(self.store.table(def).snapshot()?)).collect()
+    }
+
     fn plan(&self, table: &Table, config: &RetentionConfig, now_ms: i64) -> Result<TableRetention, AnalyticsError> {
         let name = table.def().name;
         // In this order: flows committed between the two count as not computed.
-        let usage = self.store.usage.snapshot()?;
+        let computed = self.rollups_from_flows()?;
         let snapshot = table.snapshot()?;
         let mut protected_ms = config.protected_from_ms(name, now_ms).min(closed_until_ms(now_ms));
         if name == FLOWS.name {
-            let computed = sequence_of(&usage);
-            let frozen_ms = retained_from_ms(&snapshot).max(retained_from_ms(&usage));
-            let waiting = snapshot
-                .files
-                .values()
-                .filter(|file| file.sequence > computed && file.max_time_ms >= frozen_ms);
-            protected_ms = protected_ms.min(waiting.map(|file| file.min_time_ms).min().unwrap_or(i64::MAX));
+            for rollup in &computed {
+                let frozen_ms = retained_from_ms(&snapshot).max(retained_from_ms(rollup));
+                let waiting = snapshot
+                    .files
+                    .values()
+                    .filter(|file| file.sequence > sequence_of(rollup) && file.max_time_ms >= frozen_ms);
+                protected_ms = protected_ms.min(waiting.map(|file| file.min_time_ms).min().unwrap_or(i64::MAX));
+            }
         }
         Ok(TableRetention {
             table: name,

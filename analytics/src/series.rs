@@ -52,7 +52,7 @@ impl Analytics {
 
         let mut estimates = vec![Estimate::default(); points.len()];
         for row in self.usage_rows(Some(&numbers), from_ms, to_ms).await? {
-            if let Some(position) = position_at(&points, row.window_start_ms) {
+            if let Some(position) = position_at(&points, row.start_ms) {
                 let point = &mut points[position];
                 point.bytes_in = point.bytes_in.saturating_add(row.cell.bytes_in);
                 point.bytes_out = point.bytes_out.saturating_add(row.cell.bytes_out);

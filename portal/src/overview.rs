@@ -10,6 +10,9 @@ pub(crate) mod query;
 pub(crate) mod tiles;
 pub(crate) mod view;
 
+use std::sync::Arc;
+
+use analytics::Sites;
 use analytics::counter_reconciliation::{CounterReconciliationRow, Verdict};
 use schemas::ids::ServiceId;
 use serde::Serialize;
@@ -64,12 +67,13 @@ pub(crate) async fn answer(state: &AppState, request: &OverviewRequest) -> Resul
     let now_ms = state.now_ms();
     let overview = state
         .flow_store()
-        .overview(
-            request.from_ms,
-            request.to_ms,
-            request.by,
-            request.skip..request.skip + request.limit,
-        )
+        .overview(&analytics::OverviewQuery {
+            from_ms: request.from_ms,
+            to_ms: request.to_ms,
+            by: request.by,
+            ranks: request.skip..request.skip + request.limit,
+            sites: Arc::new(Sites::of(&state.metering())),
+        })
         .await?;
     let names = names(state, overview.series.iter().map(|series| series.key.as_str())).await?;
     Ok(Answer {

@@ -28,6 +28,12 @@ mod write;
 use std::path::Path;
 
 use anyhow::Context as _;
+use tables::column::TableDef;
+use tables::definitions::{
+    AS_1H, AS_5M, COLLECTION_5M, COUNTERS, INTERFACE_1H, INTERFACE_5M, PORT_1H, PORT_5M, TABLES, TRUTH_1H, USAGE_1H,
+    USAGE_5M,
+};
+use tables::flow::FLOWS;
 use tables::table::{Storage, StorageConfig};
 
 pub(crate) use manifest::{Backup, list, read};
@@ -36,12 +42,19 @@ pub(crate) use verify::{prune, verify};
 pub(crate) use write::{Options, write};
 
 /// The tables in the order in which they are looked at: each after everything that is derived from it.
-const TABLE_ORDER: [&tables::column::TableDef; 5] = [
-    &tables::definitions::TRUTH_1H,
-    &tables::definitions::USAGE_5M,
-    &tables::definitions::COLLECTION_5M,
-    &tables::definitions::COUNTERS,
-    &tables::flow::FLOWS,
+const TABLE_ORDER: [&TableDef; TABLES.len()] = [
+    &TRUTH_1H,
+    &USAGE_1H,
+    &INTERFACE_1H,
+    &PORT_1H,
+    &AS_1H,
+    &USAGE_5M,
+    &INTERFACE_5M,
+    &PORT_5M,
+    &AS_5M,
+    &COLLECTION_5M,
+    &COUNTERS,
+    &FLOWS,
 ];
 
 /// Opens the place of backups: `s3://bucket/prefix`, or a folder.

@@ -184,7 +184,7 @@ impl Running {
             .context("stop the collector")?;
         let metering = load_metering(&self.config, &self.database).await?;
         apply_backdated(&self.database, &self.analytics, &metering).await?;
-        self.analytics.refresh_usage(|_| {}).await?;
+        self.analytics.refresh_rollups(|_| {}).await?;
         info!("stopped");
         Ok(())
     }

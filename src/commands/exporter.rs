@@ -263,7 +263,7 @@ async fn apply(config: &Config, database: &Database, analytics: &Analytics, row:
         )
     })?;
     progress.clear();
-    analytics.refresh_usage(|_| {}).await?;
+    analytics.refresh_rollups(|_| {}).await?;
     // `ezscale serve` may have rewritten some of the files meanwhile: what is kept of the correction counts for both.
     let kept = inventory::corrections(database.pool()).await?;
     let applied = kept.iter().find(|kept| kept.id == row.id).unwrap_or(row);

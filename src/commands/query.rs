@@ -5,7 +5,8 @@ use crate::output::{Format, print};
 
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Tables: flows, usage_5m, counters, collection_5m, truth_1h (docs/tables.md).
+    after_help = "Tables: flows; its sums usage_5m, usage_1h, and the same of interface, port and as; counters, collection_5m, truth_1h
+(docs/tables.md).
 Functions for addresses: addr('192.0.2.1'), addr_text(src_addr), in_prefix(dst_addr, '2001:db8::/32').
 
 Example: the ten busiest destinations of service 12 today

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use activity::act::{Act, By, Note};
 use activity::channel::WebhookClient;
 use activity::risk::{self, fingerprint};
+use analytics::store::SharedAnswers;
 use anyhow::Context as _;
 use billing::collection_terms;
 use billing::guard;
@@ -176,7 +177,7 @@ impl Portal {
         let stop = CancellationToken::new();
         let options = portal::Options {
             db: database,
-            flow_store: running.analytics.clone().into(),
+            flow_store: Arc::new(SharedAnswers::of(running.analytics.clone())),
             data_dir: config.data_dir.clone(),
             metering: running.metering.clone(),
             secure_cookies: config.portal.secures_cookies(),

@@ -17,7 +17,6 @@ use schemas::db::Database;
 use schemas::retention::RecordRetention;
 use schemas::window::HOUR_MS;
 use serde_json::json;
-use tables::definitions::USAGE_5M;
 use tables::table::{FileEncoding, FileEntry, Table};
 
 use super::audit;
@@ -163,7 +162,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(Command::Retain { dry_run, .. }) => {
             // What is not counted yet must be counted before it may go.
-            analytics.refresh_usage(|_| {}).await?;
+            analytics.refresh_rollups(|_| {}).await?;
             let records = config.retention.records;
             let (_, database) = data.open_database().await?;
             let work = async {
@@ -318,7 +317,7 @@ fn compact(config: &Config, tables: &[Table], unfinished: bool) -> anyhow::Resul
     let now_ms = clock::machine_now_ms();
     for table in tables {
         let name = table.def().name;
-        let limits = if name == USAGE_5M.name {
+        let limits = if table.def().computed {
             storage::only_older(limits)
         } else {
             limits

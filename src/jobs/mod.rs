@@ -5,7 +5,7 @@
 //! of the data folder (each process its own)        of the books (one process for all)
 //!   configuration   5 s, SIGHUP                      lifecycle   1 min ─▶ idle_plans  daily
 //!   interface_names 5 s                                  │
-//!   assignments     5 s ─▶ usage  5 s                    ▼
+//!   assignments     5 s ─▶ usage  5 s ─▶ traffic  10 s     ▼
 //!   retention       10 min                           close      10 min ─▶ collect  1 min ─▶ budgets  10 min
 //!   truth           hourly                                                  ─▶ reconcile  15 s ─▶ prune  1 h
 //!   billing_clock   1 s                              vat_numbers 30 s
@@ -32,6 +32,7 @@ mod reconcile;
 mod retention;
 mod send;
 mod site;
+mod traffic;
 mod usage;
 mod vat_numbers;
 
@@ -75,6 +76,7 @@ pub(crate) fn of_site(site: &Arc<Site>, hangup: Option<Signal>) -> anyhow::Resul
 fn of_tables(metered: &Metered) -> anyhow::Result<Vec<Arc<dyn Job>>> {
     Ok(vec![
         Arc::new(usage::Usage::new(metered)),
+        Arc::new(traffic::Traffic::new(metered)),
         Arc::new(retention::Retention::new(metered)),
         Arc::new(counter_reconciliation::CounterReconciliation::new(metered)?),
     ])

@@ -78,6 +78,8 @@ pub struct TableDef {
     pub sort: &'static [&'static str],
     /// Rises by one with each change of the columns or their meaning: programs that know less refuse the files.
     pub format: u32,
+    /// Whether it is computed from other tables: a job writes it, in sorted files, and can do so again.
+    pub computed: bool,
 }
 
 impl Column {

@@ -4,7 +4,25 @@ use crate::column::{ColumnType, Layout, TableDef, column};
 use crate::flow::FLOWS;
 
 /// Every stored table, in the order the documentation lists them.
-pub const TABLES: [&TableDef; 5] = [&FLOWS, &USAGE_5M, &COUNTERS, &COLLECTION_5M, &TRUTH_1H];
+pub const TABLES: [&TableDef; 12] = [
+    &FLOWS,
+    &USAGE_5M,
+    &USAGE_1H,
+    &INTERFACE_5M,
+    &INTERFACE_1H,
+    &PORT_5M,
+    &PORT_1H,
+    &AS_5M,
+    &AS_1H,
+    &COUNTERS,
+    &COLLECTION_5M,
+    &TRUTH_1H,
+];
+
+/// The autonomous system of rows that hold what the smaller pairs of a window make together.
+pub const AS_REST: u32 = u32::MAX;
+/// The port of rows that hold what the smaller ports of a protocol make together in a window.
+pub const PORT_REST: u32 = 65_536;
 
 /// Usage of every service by 5-minute window, computed from [`FLOWS`] alone (U1). Service 0 is unattributed traffic (U2).
 /// A service and window without metered traffic has no row; whether it was measured at all is told by [`COLLECTION_5M`].
@@ -15,6 +33,7 @@ pub const USAGE_5M: TableDef = TableDef {
     time_column: "window_start",
     sort: &["service", "window_start"],
     format: 1,
+    computed: true,
     columns: &[
         column("window_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the window; it is 5 minutes long and half-open"),
         column("service", ColumnType::U32, "", Layout::Dictionary, true, "service, 0 = not attributed"),
@@ -28,6 +47,55 @@ pub const USAGE_5M: TableDef = TableDef {
     ],
 };
 
+/// A sum over metered flows by window and by hour.
+macro_rules! rollup {
+    ($five:ident $hour:ident, $stem:literal, $by:literal, sort $sort:tt, $($key:expr,)+) => {
+        rollup!($five, concat!($stem, "_5m"), "window_start", $by, sort $sort "window_start", "start of the window; it is 5 minutes long and half-open",
+            "metered flow records with a share in this window", $($key,)+);
+        rollup!($hour, concat!($stem, "_1h"), "hour_start", $by, sort $sort "hour_start", "start of the hour, UTC",
+            "the same counts of its windows together: a flow counts once in each window that it has a share in", $($key,)+);
+    };
+    ($name:ident, $table:expr, $time:literal, $by:literal, sort [$($sort:literal),+] $last:literal, $start:literal, $flows:literal, $($key:expr,)+) => {
+        #[doc = concat!("Metered volume by ", $by, ", computed from [`FLOWS`] alone (U1); its sums are those of [`USAGE_5M`] (U2).")]
+        pub const $name: TableDef = TableDef {
+            name: $table,
+            doc: concat!("Metered volume by ", $by, ", scaled by the sampling rate: what questions about the whole network are answered from. No row = no metered traffic."),
+            time_column: $time,
+            sort: &[$($sort,)+ $last],
+            format: 1,
+            computed: true,
+            columns: &[
+                column($time, ColumnType::Instant, "UTC ms", Layout::Delta, true, $start),
+                $($key,)+
+                column("bytes_in", ColumnType::U64, "bytes", Layout::Delta, false, "layer-3 bytes received by our services, scaled"),
+                column("bytes_out", ColumnType::U64, "bytes", Layout::Delta, false, "layer-3 bytes sent by our services, scaled"),
+                column("packets_in", ColumnType::U64, "packets", Layout::Delta, false, "packets received, scaled"),
+                column("packets_out", ColumnType::U64, "packets", Layout::Delta, false, "packets sent, scaled"),
+                column("flows", ColumnType::U64, "flows", Layout::Delta, false, $flows),
+                column("samples", ColumnType::U64, "packets", Layout::Delta, false, "unscaled packets behind the volume"),
+            ],
+        };
+    };
+}
+
+rollup!(USAGE_1H, "usage_1h", "hour_start", "service", sort ["service"] "hour_start", "start of the hour, UTC",
+    "the counts of `usage_5m` together: a flow counts once in each window that it has a share in",
+    column("service", ColumnType::U32, "", Layout::Dictionary, true, "service, 0 = not attributed"),
+);
+rollup!(INTERFACE_5M INTERFACE_1H, "interface", "exporter and interface", sort ["exporter", "if_index", "boundary"],
+    column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "address the datagrams came from (sFlow: agent address)"),
+    column("if_index", ColumnType::U32, "", Layout::Dictionary, true, "SNMP index of the interface that faces the other network: the input of what was received, the output of what was sent; 0 = not reported"),
+    column("boundary", ColumnType::U8, "", Layout::Dictionary, true, "what it faces: 0 unknown, 1 external, 2 internal"),
+);
+rollup!(PORT_5M PORT_1H, "port", "protocol and port", sort ["ip_protocol", "port"],
+    column("ip_protocol", ColumnType::U8, "", Layout::Dictionary, true, "IP protocol number"),
+    column("port", ColumnType::U32, "", Layout::Delta, true, "the lower of both ports, which is the one of the application; 0 where there are none or both are 32768 or more; 65536 = what the smaller ports of this protocol make together, where a window has more than 4,096"),
+);
+rollup!(AS_5M AS_1H, "as", "pair of autonomous systems", sort ["src_as", "dst_as"],
+    column("src_as", ColumnType::U32, "", Layout::Dictionary, true, "source autonomous system, the remote one of what was received; 0 = not reported; 4294967295 (in both) = what the smaller pairs make together, where a window has more than 4,096"),
+    column("dst_as", ColumnType::U32, "", Layout::Dictionary, true, "destination autonomous system, the remote one of what was sent"),
+);
+
 /// Interface counters as exporters report them in sFlow counter samples, and as they answer by SNMP.
 #[rustfmt::skip] // a row of the table is a line
 pub const COUNTERS: TableDef = TableDef {
@@ -36,6 +104,7 @@ pub const COUNTERS: TableDef = TableDef {
     time_column: "received_at",
     sort: &["exporter", "if_index", "received_at"],
     format: 1,
+    computed: false,
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram or the answer arrived"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "agent address; by SNMP the exporter's"),
@@ -69,6 +138,7 @@ pub const COLLECTION_5M: TableDef = TableDef {
     time_column: "window_start",
     sort: &["exporter", "window_start"],
     format: 1,
+    computed: false,
     columns: &[
         column("window_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the 5-minute window of arrival"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "exporter; :: where the datagram never reached us (kernel drops)"),
@@ -88,6 +158,7 @@ pub const TRUTH_1H: TableDef = TableDef {
     time_column: "hour_start",
     sort: &["exporter", "if_index", "direction", "hour_start"],
     format: 1,
+    computed: true,
     columns: &[
         column("hour_start", ColumnType::Instant, "UTC ms", Layout::Delta, true, "start of the hour, UTC"),
         column("exporter", ColumnType::Address, "", Layout::Dictionary, true, "exporter; for sFlow the agent address"),
@@ -147,6 +218,13 @@ mod tests {
         let known = [
             ("flows", 1, 38, 0x7315_8809),
             ("usage_5m", 1, 9, 0x3103_f2a7),
+            ("usage_1h", 1, 8, 0x978e_6e99),
+            ("interface_5m", 1, 10, 0xa379_cf7b),
+            ("interface_1h", 1, 10, 0x4f2b_0488),
+            ("port_5m", 1, 9, 0x38d0_a92a),
+            ("port_1h", 1, 9, 0x32cc_695f),
+            ("as_5m", 1, 9, 0xe655_109d),
+            ("as_1h", 1, 9, 0xe466_fccc),
             ("counters", 1, 20, 0xa3b5_5999),
             ("collection_5m", 1, 6, 0xfbdf_758d),
             ("truth_1h", 1, 14, 0xdb9e_2c89),

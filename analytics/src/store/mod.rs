@@ -18,9 +18,9 @@ mod answer;
 mod error;
 pub(crate) mod parquet;
 mod question;
+mod shared;
 mod truth;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -28,7 +28,8 @@ use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
 pub use answer::{Attribution, ExporterCount, Overview, OverviewSeries, WindowCount, WindowVolume};
 pub use error::StoreError;
-pub use question::{Dimension, MeteredService, Meters, PeriodQuery, SeriesQuery, Step};
+pub use question::{Dimension, MeteredService, Meters, OverviewQuery, PeriodQuery, SeriesQuery, Sites, Step};
+pub use shared::SharedAnswers;
 pub use truth::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 
 /// Answers questions about stored flows and usage.
@@ -40,7 +41,8 @@ pub use truth::{CounterReconciliationRow, Direction, MismatchCause, Verdict};
 /// that nobody can answer. How long an answer may take is the caller's to say: dropping the future stops the work.
 #[async_trait]
 pub trait FlowStore: std::fmt::Debug + Send + Sync {
-    /// Makes sure that every flow stored before this call is in the answers about usage. Costs what has changed since the last call.
+    /// Makes sure that every flow stored before this call is in the answers about usage of services. Costs what has changed since the
+    /// last call. What is asked of the whole network (`overview`, `network_usage`, `attribution`) follows within seconds.
     async fn settle(&self) -> Result<(), StoreError>;
 
     /// The 5-minute windows of a service (0: traffic of no service) that start in the range and hold metered flows, ascending.
@@ -66,16 +68,11 @@ pub trait FlowStore: std::fmt::Debug + Send + Sync {
     /// End of the newest window in which any exporter was heard; `None` where none ever was.
     async fn heard_until(&self) -> Result<Option<i64>, StoreError>;
 
-    /// Metered traffic of the whole network over time, stacked by a dimension, largest first, ties by key. The keys of these `ranks`
-    /// are named, the first being rank 0; those before are summed as `larger`, those after as `other`: whatever the ranks, the series
+    /// Metered traffic of the whole network over time, stacked by a dimension, largest first, ties by key. The keys of the query's
+    /// ranks are named; those before are summed as `larger`, those after as `other`: whatever the ranks, the series
     /// add up to the same. Steps are aligned in UTC and at most 4,000 (a longer range ends there); [`Overview::step_ms`] tells their width.
-    async fn overview(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        by: Dimension,
-        ranks: Range<usize>,
-    ) -> Result<Overview, StoreError>;
+    /// Ports and pairs of autonomous systems beyond the 4,096 largest of a window are part of `other`.
+    async fn overview(&self, query: &OverviewQuery) -> Result<Overview, StoreError>;
 
     /// Usage of all services and of traffic of no service together, for every window that starts in the range and holds metered
     /// flows, ascending.

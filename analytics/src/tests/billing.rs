@@ -1,10 +1,12 @@
 //! What billing and the portal ask.
 
+use std::sync::Arc;
+
 use jiff::tz::TimeZone;
 
 use super::*;
 use crate::usage::LATENESS_MS;
-use crate::{Dimension, Gap, Meters, SeriesPoint, SeriesQuery, Step};
+use crate::{Dimension, Gap, Meters, OverviewQuery, SeriesPoint, SeriesQuery, Step};
 
 const EXPORTER: &str = "198.51.100.1";
 
@@ -250,7 +252,14 @@ async fn the_overview_stacks_the_same_traffic_by_every_dimension() {
     let overview = |by, limit| {
         let analytics = fixture.analytics.clone();
         async move {
-            let overview = analytics.overview(T0, T0 + DAY, by, 0..limit).await.unwrap();
+            let query = OverviewQuery {
+                from_ms: T0,
+                to_ms: T0 + DAY,
+                by,
+                ranks: 0..limit,
+                sites: Arc::default(),
+            };
+            let overview = analytics.overview(&query).await.unwrap();
             assert_eq!((overview.starts_ms.len(), overview.step_ms), (288, WINDOW_MS));
             for series in &overview.series {
                 assert_eq!(series.bytes.len(), 288);

@@ -48,7 +48,7 @@ async fn a_mark_changes_when_usage_of_its_time_does_and_only_then() {
     // One late flow of the first day in a file with today's: the day between is computed again, and as it was.
     fixture.add_flows(&[received(1, T0 + HOUR, 8), received(2, T0 + 2 * DAY + HOUR, 16)]);
     let refresh = fixture.refresh().await;
-    assert_eq!((refresh.days_written, refresh.windows_recomputed > 288), (2, true));
+    assert_eq!((refresh.files_written, refresh.windows_recomputed > 288), (2, true));
     let second = days(&fixture);
     assert_eq!(changed(&first, &second), [true, false, true]);
 

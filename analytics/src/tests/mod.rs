@@ -186,7 +186,7 @@ impl Fixture {
     }
 
     async fn refresh(&self) -> crate::usage::UsageRefresh {
-        self.analytics.refresh_usage(|_| ()).await.unwrap()
+        self.analytics.refresh_rollups(|_| ()).await.unwrap()
     }
 
     /// The result of a query as JSON.

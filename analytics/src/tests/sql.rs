@@ -358,7 +358,8 @@ async fn a_refusal_says_what_is_wrong_and_which_tables_there_are() {
     for (statement, words) in [
         (
             "SELECT * FROM flow",
-            "the tables are flows, usage_5m, counters, collection_5m, truth_1h",
+            "the tables are flows, usage_5m, usage_1h, interface_5m, interface_1h, port_5m, port_1h, as_5m, as_1h, counters, \
+             collection_5m, truth_1h",
         ),
         ("SELEC 1", "Expected"),
     ] {

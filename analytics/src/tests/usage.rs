@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use schemas::window::spread;
-use tables::definitions::USAGE_5M;
+use tables::definitions::{TABLES, TRUTH_1H, USAGE_1H, USAGE_5M};
 use tables::table::Token;
 
 use super::*;
@@ -10,18 +10,59 @@ use crate::usage::Conservation;
 
 const ALL: (i64, i64) = (T0 - 100 * DAY, T0 + 100 * DAY);
 
-/// The content of the usage files in the order of their days: the bytes of U1.
-fn usage_files(fixture: &Fixture) -> Vec<(String, Vec<u8>)> {
-    let table = Table::open(fixture.path(), &USAGE_5M).unwrap();
-    let snapshot = table.snapshot().unwrap();
-    let files = snapshot.files.values();
-    files
-        .map(|file| {
-            let day = file.path.split('/').next().unwrap().to_owned();
-            (day, std::fs::read(table.dir().join(&file.path)).unwrap())
-        })
-        .collect()
+/// The rows of every rollup in their order: what U1 is about.
+async fn rollups(fixture: &Fixture) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    for def in TABLES
+        .into_iter()
+        .filter(|def| def.computed && *def.name != *TRUTH_1H.name)
+    {
+        let order = def.sort.join(", ");
+        let rows = fixture
+            .json(&format!("SELECT * FROM {} ORDER BY {order}", def.name))
+            .await;
+        all.push((def.name, rows.to_string()));
+    }
+    all
 }
+
+/// Sums of both directions: bytes and packets.
+async fn sums(fixture: &Fixture, table: &str) -> (u64, u64) {
+    let rows = fixture
+        .json(&format!(
+            "SELECT CAST(coalesce(sum(bytes_in + bytes_out), 0) AS BIGINT) AS bytes, \
+             CAST(coalesce(sum(packets_in + packets_out), 0) AS BIGINT) AS packets FROM {table}"
+        ))
+        .await;
+    let number = |name: &str| rows[0][name].as_u64().unwrap();
+    (number("bytes"), number("packets"))
+}
+
+/// The hours of a table are the sums of its windows, without the one that is still filling.
+async fn hours_are_sums_of_windows(fixture: &Fixture, stem: &str, keys: &str) {
+    let sums = "CAST(sum(bytes_in) AS BIGINT) AS i, CAST(sum(bytes_out) AS BIGINT) AS o, CAST(sum(packets_in) AS BIGINT) AS p, \
+                CAST(sum(packets_out) AS BIGINT) AS q, CAST(sum(flows) AS BIGINT) AS f, CAST(sum(samples) AS BIGINT) AS s";
+    let hours = fixture
+        .json(&format!(
+            "SELECT CAST(hour_start AS BIGINT) AS at, {keys}, {sums} FROM {stem}_1h GROUP BY at, {keys} ORDER BY at, {keys}"
+        ))
+        .await;
+    let windows = fixture
+        .json(&format!(
+            "SELECT CAST(date_trunc('hour', window_start) AS BIGINT) AS at, {keys}, {sums} FROM {stem}_5m \
+             WHERE window_start < (SELECT date_trunc('hour', max(window_start)) FROM {stem}_5m) \
+             GROUP BY at, {keys} ORDER BY at, {keys}"
+        ))
+        .await;
+    assert_eq!(hours, windows, "{stem}");
+}
+
+const KEYS: [(&str, &str); 4] = [
+    ("usage", "service"),
+    ("interface", "exporter, if_index, boundary"),
+    ("port", "ip_protocol, port"),
+    ("as", "src_as, dst_as"),
+];
 
 /// Any flow of three days; many short, some long, some not counted.
 fn flows() -> impl Strategy<Value = Vec<Flow>> {
@@ -31,9 +72,23 @@ fn flows() -> impl Strategy<Value = Vec<Flow>> {
         (0u8..3, prop_oneof![Just(0u32), Just(1), Just(1000)]),
         (prop_oneof![0u64..3000, any::<u32>().prop_map(u64::from)], 0u64..100),
         (0u32..4, 0u32..4),
+        (
+            0u32..3,
+            0u32..3,
+            prop_oneof![Just(6u8), Just(17)],
+            0u16..4,
+            40_000u16..40_002,
+        ),
     );
     let flow = flow.prop_map(
-        |((start, duration), (metered, rate), (bytes, packets), (src, dst))| Flow {
+        |((start, duration), (metered, rate), (bytes, packets), (src, dst), (one, other, protocol, port, high))| Flow {
+            in_if: one,
+            out_if: other,
+            src_as: 64_500 + one,
+            dst_as: 64_500 + other,
+            ip_protocol: protocol,
+            src_port: if port == 3 { high } else { port },
+            dst_port: high,
             start_at_ms: start,
             end_at_ms: start + duration,
             received_at_ms: start + duration + 1000,
@@ -102,7 +157,11 @@ proptest! {
         }
         block_on(pieces.refresh());
 
-        prop_assert!(usage_files(&scratch) == usage_files(&pieces));
+        prop_assert_eq!(block_on(rollups(&scratch)), block_on(rollups(&pieces)));
+        for (stem, keys) in KEYS {
+            prop_assert_eq!(block_on(sums(&pieces, &format!("{stem}_5m"))), scaled(&flows), "U2 of {}", stem);
+            block_on(hours_are_sums_of_windows(&pieces, stem, keys));
+        }
         let sums = block_on(pieces.analytics.verify_u2(ALL.0, ALL.1)).unwrap();
         let (bytes, packets) = scaled(&flows);
         prop_assert_eq!(sums, Conservation {
@@ -133,7 +192,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
     fn what_is_kept_between_refreshes_changes_no_byte(steps in steps()) {
@@ -171,7 +230,7 @@ proptest! {
             scratch.add_flows(&all);
         }
         block_on(scratch.refresh());
-        prop_assert!(usage_files(&scratch) == usage_files(&kept));
+        prop_assert_eq!(block_on(rollups(&scratch)), block_on(rollups(&kept)));
     }
 }
 
@@ -212,7 +271,10 @@ async fn windows_have_the_shares_that_spread_gives() {
     flow.sampling_rate = 10;
     fixture.add_flows(&[flow]);
     let refresh = fixture.refresh().await;
-    assert_eq!(refresh.days_written, 2, "the flow began before midnight");
+    assert_eq!(
+        refresh.files_written, 4,
+        "hours: 23, 0, 1 and 2, of which one millisecond"
+    );
     let mut expected = Vec::new();
     spread(100_070, flow.start_at_ms, flow.end_at_ms, |window, bytes| {
         expected.push((window.start_ms(), bytes));
@@ -262,15 +324,18 @@ async fn late_data_recomputes_the_windows_it_touches() {
     let first = fixture.refresh().await;
     assert_eq!(first.windows_recomputed, 13);
     let nothing = fixture.refresh().await;
-    assert_eq!((nothing.windows_recomputed, nothing.days_written), (0, 0), "up to date");
+    assert_eq!(
+        (nothing.windows_recomputed, nothing.files_written),
+        (0, 0),
+        "up to date"
+    );
 
     fixture.add_flows(&[received(1, T0, 11)]);
     let late = fixture.refresh().await;
-    assert_eq!((late.windows_recomputed, late.rows_written), (1, 2));
+    assert_eq!((late.windows_recomputed, late.rows_written), (1, 1), "its hour alone");
     let windows = fixture.analytics.usage_windows(1, T0, T0 + DAY).await.unwrap();
     let bytes: Vec<u64> = windows.iter().map(|window| window.bytes_in).collect();
     assert_eq!(bytes, [111, 200]);
-    assert_eq!(usage_files(&fixture).len(), 1, "one file a day");
 }
 
 #[tokio::test]
@@ -279,7 +344,7 @@ async fn a_compaction_changes_nothing() {
     let (a, b) = (received(1, T0, 100), received(2, T0 + HOUR, 200));
     let old = [fixture.add_flows(&[a]), fixture.add_flows(&[b])];
     fixture.refresh().await;
-    let before = usage_files(&fixture);
+    let before = rollups(&fixture).await;
     let mut compacted = fixture.write_flows(&[a, b]);
     compacted.sequence = 2;
     fixture
@@ -291,7 +356,7 @@ async fn a_compaction_changes_nothing() {
         })
         .unwrap();
     assert_eq!(fixture.refresh().await.windows_recomputed, 0);
-    assert!(before == usage_files(&fixture));
+    assert_eq!(before, rollups(&fixture).await);
 }
 
 #[tokio::test]
@@ -299,14 +364,160 @@ async fn lost_usage_is_recomputed_as_it_was() {
     let fixture = Fixture::new();
     fixture.add_flows(&[received(1, T0, 100), sent(2, T0 + 30 * HOUR, 200)]);
     fixture.refresh().await;
-    let before = usage_files(&fixture);
+    let before = rollups(&fixture).await;
     let again = fixture
         .analytics
         .recompute_usage(T0, T0 + 2 * DAY, |_| ())
         .await
         .unwrap();
     assert_eq!(again.windows_recomputed, 2 * 288);
-    assert!(before == usage_files(&fixture));
+    assert_eq!(before, rollups(&fixture).await);
+}
+
+/// A refresh costs what the hours hold that new flows touch; a day that is over is put together, once.
+#[tokio::test]
+async fn a_refresh_writes_the_hours_it_touches() {
+    let fixture = Fixture::new();
+    let files = || {
+        let snapshot = Table::open(fixture.path(), &USAGE_5M).unwrap().snapshot().unwrap();
+        let mut files: Vec<(i64, u64)> = snapshot
+            .files
+            .values()
+            .map(|file| ((file.min_time_ms - T0).div_euclid(HOUR), file.rows))
+            .collect();
+        files.sort_unstable();
+        files
+    };
+    for hour in 0..24 {
+        let flows: Vec<Flow> = (0..10)
+            .map(|service| received(service, T0 + hour * HOUR, 100))
+            .collect();
+        fixture.add_flows(&flows);
+        let refresh = fixture.refresh().await;
+        assert_eq!((refresh.files_written, refresh.rows_written), (1, 10), "hour {hour}");
+    }
+    assert_eq!(files().len(), 24);
+    fixture.add_flows(&[received(1, T0 + DAY + HOUR + 30 * 60_000, 100)]);
+    fixture.refresh().await;
+    assert_eq!(files().len(), 25, "flows of the evening may still come");
+    let before = rollups(&fixture).await;
+    fixture.add_flows(&[received(1, T0 + DAY + 2 * HOUR, 100)]);
+    fixture.refresh().await;
+    assert_eq!(files(), [(0, 240), (25, 1), (26, 1)], "one file of the day before");
+    let rows_of_day = |all: &[(&'static str, String)]| all[0].1[..2_000].to_owned();
+    assert_eq!(rows_of_day(&rollups(&fixture).await), rows_of_day(&before));
+    // Late all the same: the day's file is written anew, and stays one.
+    fixture.add_flows(&[received(1, T0 + 5 * HOUR, 11)]);
+    let late = fixture.refresh().await;
+    assert_eq!((late.files_written, late.rows_written), (1, 240));
+    assert_eq!(files().len(), 3);
+    assert!(fixture.analytics.verify_u2(ALL.0, ALL.1).await.unwrap().holds());
+}
+
+/// History, as after an upgrade: days that are over get one file each, whatever their hours.
+#[tokio::test]
+async fn days_that_are_over_are_written_whole() {
+    let fixture = Fixture::new();
+    for hour in 0..72 {
+        fixture.add_flows(&[received(1, T0 + hour * HOUR, 100), sent(2, T0 + hour * HOUR, 50)]);
+    }
+    let refresh = fixture.refresh().await;
+    assert_eq!(refresh.rows_written, 144);
+    let snapshot = Table::open(fixture.path(), &USAGE_5M).unwrap().snapshot().unwrap();
+    assert_eq!(snapshot.files.len(), 2 + 24, "two days, and the hours of the last");
+    let hours = Table::open(fixture.path(), &USAGE_1H).unwrap().snapshot().unwrap();
+    assert_eq!(hours.files.len(), 2 + 23, "the last hour is not over");
+    for (stem, keys) in KEYS {
+        hours_are_sums_of_windows(&fixture, stem, keys).await;
+    }
+}
+
+/// What is too small to be named is counted all the same, under the rest of its protocol or of all systems.
+#[tokio::test]
+async fn the_smaller_keys_of_a_window_are_put_together() {
+    const KEYS_MAX: u64 = 4_096;
+    let fixture = Fixture::new();
+    let flow = |number: u64| Flow {
+        src_port: number as u16,
+        dst_port: 60_000,
+        ip_protocol: if number.is_multiple_of(2) { 6 } else { 17 },
+        src_as: number as u32,
+        bytes: 10_000 + number,
+        packets: 10,
+        ..received(1, T0, 1)
+    };
+    // One more, ten more, and the last ones of an hour of several windows.
+    let flows: Vec<Flow> = (1..=KEYS_MAX + 11).map(flow).collect();
+    fixture.add_flows(&flows[..4_000]);
+    fixture.refresh().await;
+    fixture.add_flows(&flows[4_000..]);
+    let other_window: Vec<Flow> = (20_000..20_000 + KEYS_MAX + 3)
+        .map(|number| Flow {
+            start_at_ms: T0 + WINDOW_MS,
+            end_at_ms: T0 + WINDOW_MS + 1,
+            ..flow(number)
+        })
+        .collect();
+    fixture.add_flows(&other_window);
+    fixture.add_flows(&[received(1, T0 + HOUR, 5)]);
+    fixture.refresh().await;
+
+    let all: u64 = flows.iter().chain(&other_window).map(|flow| flow.bytes).sum::<u64>() + 5;
+    for (stem, _) in KEYS {
+        assert_eq!(sums(&fixture, &format!("{stem}_5m")).await.0, all, "{stem}");
+        assert_eq!(sums(&fixture, &format!("{stem}_1h")).await.0, all - 5, "{stem}");
+    }
+    let rest = fixture
+        .json(&format!(
+            "SELECT ip_protocol, CAST(bytes_in AS BIGINT) AS bytes, flows FROM port_5m \
+             WHERE port = 65536 AND window_start = to_timestamp_millis({T0}) ORDER BY ip_protocol"
+        ))
+        .await;
+    let smallest = |protocol: u64| {
+        (1..=11u64)
+            .filter(move |number| number % 2 == protocol)
+            .map(|number| 10_000 + number)
+    };
+    assert_eq!(
+        rest,
+        serde_json::json!([
+            {"ip_protocol": 6, "bytes": smallest(0).sum::<u64>(), "flows": 5},
+            {"ip_protocol": 17, "bytes": smallest(1).sum::<u64>(), "flows": 6},
+        ])
+    );
+    let keys = fixture
+        .json("SELECT count(*) AS keys FROM as_1h WHERE src_as <> 4294967295")
+        .await;
+    assert_eq!(keys[0]["keys"], KEYS_MAX);
+
+    let query = crate::OverviewQuery {
+        from_ms: T0,
+        to_ms: T0 + 2 * DAY,
+        by: crate::Dimension::As,
+        ranks: 0..1,
+        sites: std::sync::Arc::default(),
+    };
+    let overview = fixture.analytics.overview(&query).await.unwrap();
+    assert_eq!(
+        overview.keys_total as u64,
+        KEYS_MAX + 1,
+        "and the one of the hour that is filling"
+    );
+    assert_eq!(
+        overview.series.iter().map(|series| series.total_bytes).sum::<u64>(),
+        all
+    );
+    let whole = crate::OverviewQuery {
+        ranks: 0..10_000,
+        ..query
+    };
+    let overview = fixture.analytics.overview(&whole).await.unwrap();
+    let last = overview.series.last().unwrap();
+    assert_eq!(last.key, "other", "what has no name is not lost");
+    assert_eq!(
+        overview.series.iter().map(|series| series.total_bytes).sum::<u64>(),
+        all
+    );
 }
 
 /// Somebody else commits between our reading and our commit: ours must not count the same flows a second time.

@@ -74,7 +74,7 @@ pub(crate) struct OverviewQuery {
     pub(crate) from: Option<String>,
     /// The same, not included.
     pub(crate) to: Option<String>,
-    /// What it is stacked by: `service`, `protocol`, `interface` or `as`.
+    /// What it is stacked by: `service`, `protocol`, `port`, `interface`, `exporter`, `site`, `boundary` or `as`.
     pub(crate) by: Option<String>,
     /// How many keys are named.
     pub(crate) limit: Option<usize>,
@@ -97,7 +97,7 @@ pub(crate) enum QueryError {
     NotYet(String),
     #[error("the range is longer than {} days", MAX_RANGE_MS / DAY_MS)]
     TooLong,
-    #[error("by is one of service, protocol, interface, as, not {0:?}")]
+    #[error("by is one of service, protocol, port, interface, exporter, site, boundary, as, not {0:?}")]
     By(String),
     #[error("limit lies between 1 and {MAX_KEYS}, not {0}")]
     Limit(usize),
@@ -211,24 +211,7 @@ fn parse_time(field: &'static str, text: &str) -> Result<i64, QueryError> {
 }
 
 fn dimension(text: &str) -> Option<Dimension> {
-    [
-        Dimension::Service,
-        Dimension::Protocol,
-        Dimension::Interface,
-        Dimension::As,
-    ]
-    .into_iter()
-    .find(|by| dimension_name(*by) == text)
-}
-
-/// As it stands in the URL.
-pub(crate) fn dimension_name(by: Dimension) -> &'static str {
-    match by {
-        Dimension::Service => "service",
-        Dimension::Protocol => "protocol",
-        Dimension::Interface => "interface",
-        Dimension::As => "as",
-    }
+    Dimension::ALL.into_iter().find(|by| by.name() == text)
 }
 
 #[cfg(test)]

@@ -290,7 +290,11 @@ fn label(key: &str, by: Dimension, names: &Names) -> Label {
     let known = match by {
         Dimension::Service => key.parse::<ServiceId>().ok().map(|id| service_label(id, names)),
         Dimension::Protocol => key.parse::<u8>().ok().map(protocol_label),
+        Dimension::Port => port_label(key),
         Dimension::Interface => interface_label(key, names),
+        Dimension::Exporter => exporter_label(key, names),
+        Dimension::Site => Some(site_label(key)),
+        Dimension::Boundary => Some(boundary_label(key)),
         Dimension::As => key.parse::<u32>().ok().map(as_label),
     };
     known.unwrap_or_else(|| Label::key(key, ""))
@@ -304,6 +308,100 @@ fn service_label(id: ServiceId, names: &Names) -> Label {
         },
         None => Label::key(id.to_string(), "no longer in the catalogue"),
     }
+}
+
+fn exporter_label(key: &str, names: &Names) -> Option<Label> {
+    let exporter: Address = key.parse().ok()?;
+    let configured = names
+        .metering
+        .exporter(exporter, 0)
+        .filter(|config| config.name.is_some());
+    Some(match configured {
+        Some(config) => Label::key(config.name_of(exporter), key),
+        None => Label::key(key, ""),
+    })
+}
+
+fn site_label(key: &str) -> Label {
+    match key.strip_prefix("site ") {
+        Some(name) => Label::key(name, ""),
+        None => Label::key("No site", "exporters without a site in the configuration"),
+    }
+}
+
+fn boundary_label(key: &str) -> Label {
+    match key {
+        "external" => Label::key("External", "transit, peering and customers' own lines"),
+        "internal" => Label::key("Internal", "our own network"),
+        _ => Label::key("Unknown", "interfaces that the configuration does not judge"),
+    }
+}
+
+/// `6 443`: a protocol and a port, by the names that people know them by.
+fn port_label(key: &str) -> Option<Label> {
+    let (protocol, port) = key.split_once(' ')?;
+    let (protocol, port): (u8, u16) = (protocol.parse().ok()?, port.parse().ok()?);
+    let protocol_name = protocol_label(protocol).name;
+    if port == 0 {
+        let why = match protocol {
+            6 | 17 | 132 => "both ports are 32768 or more",
+            _ => "has no ports",
+        };
+        return Some(Label::key(protocol_name, why));
+    }
+    let number = format!("{protocol_name} {port}");
+    Some(match port_name(protocol, port) {
+        Some(name) => Label::key(name, number),
+        None => Label::key(number, ""),
+    })
+}
+
+/// What runs on a port, as IANA's registry or the makers have it: what a hosting network sees most.
+fn port_name(protocol: u8, port: u16) -> Option<&'static str> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    Some(match (protocol, port) {
+        (TCP, 20 | 21) => "FTP",
+        (TCP, 22) => "SSH",
+        (TCP, 23) => "Telnet",
+        (TCP, 25 | 465 | 587) => "SMTP",
+        (TCP | UDP, 53) => "DNS",
+        (TCP, 853) => "DNS over TLS",
+        (TCP, 80) => "HTTP",
+        (TCP, 443) => "HTTPS",
+        (UDP, 443) => "QUIC",
+        (TCP, 110 | 995) => "POP3",
+        (TCP, 143 | 993) => "IMAP",
+        (UDP, 123) => "NTP",
+        (UDP, 161 | 162) => "SNMP",
+        (TCP, 179) => "BGP",
+        (TCP, 389 | 636) => "LDAP",
+        (TCP, 445) => "SMB",
+        (UDP, 500 | 4500) => "IPsec",
+        (UDP, 514) | (TCP, 6514) => "Syslog",
+        (TCP, 873) => "rsync",
+        (TCP | UDP, 1194) => "OpenVPN",
+        (TCP, 1433) => "SQL Server",
+        (TCP, 2049) => "NFS",
+        (TCP, 3306) => "MySQL",
+        (TCP | UDP, 3389) => "Remote Desktop",
+        (UDP, 3478) => "STUN",
+        (UDP, 5060) | (TCP, 5060 | 5061) => "SIP",
+        (TCP, 5432) => "PostgreSQL",
+        (TCP, 5900) => "VNC",
+        (TCP, 6379) => "Redis",
+        (TCP, 8080) => "HTTP (8080)",
+        (TCP, 8443) => "HTTPS (8443)",
+        (UDP, 9987) => "TeamSpeak",
+        (UDP, 11211) => "Memcached",
+        (TCP, 25_565) => "Minecraft",
+        (UDP, 19_132) => "Minecraft Bedrock",
+        (TCP | UDP, 27_015) => "Source engine",
+        (TCP, 27_017) => "MongoDB",
+        (UDP, 28_015) => "Rust (game)",
+        (TCP | UDP, 30_120) => "FiveM",
+        _ => return None,
+    })
 }
 
 /// Names of IP protocols as IANA's registry has them; those a hosting network sees.

@@ -17,7 +17,7 @@ use crate::error::{Failure, PageError, page_beside};
 use crate::exporters::counter_reconciliation;
 use crate::first_steps::FirstSteps;
 use crate::format;
-use crate::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError, dimension_name};
+use crate::overview::query::{OverviewQuery, OverviewRequest, Preset, QueryError};
 use crate::overview::view::{OverviewView, SeriesKind, SeriesView};
 use crate::overview::{self, Answer};
 use crate::query::PageQuery;
@@ -147,7 +147,7 @@ fn overview_page(
     problem: Option<QueryError>,
     answer: Answer,
 ) -> Result<OverviewPage, Failure> {
-    let by = dimension_name(request.by);
+    let by = request.by.name();
     let range = range_query(request);
     let chart_json = serde_json::to_string(&answer.view)
         .map_err(|error| Failure::internal("write the chart's figures")(error.into()))?;
@@ -192,13 +192,17 @@ fn overview_page(
         tabs: [
             (Dimension::Service, "Services"),
             (Dimension::Protocol, "Protocols"),
+            (Dimension::Port, "Ports"),
             (Dimension::Interface, "Interfaces"),
+            (Dimension::Exporter, "Exporters"),
+            (Dimension::Site, "Sites"),
+            (Dimension::Boundary, "Boundaries"),
             (Dimension::As, "AS numbers"),
         ]
         .into_iter()
         .map(|(dimension, label)| Choice {
             label,
-            href: format!("{PATH}?by={}&{range}", dimension_name(dimension)),
+            href: format!("{PATH}?by={}&{range}", dimension.name()),
             active: request.by == dimension,
         })
         .collect(),
@@ -206,13 +210,21 @@ fn overview_page(
         by_words: match request.by {
             Dimension::Service => "service",
             Dimension::Protocol => "protocol",
+            Dimension::Port => "port",
             Dimension::Interface => "interface",
+            Dimension::Exporter => "exporter",
+            Dimension::Site => "site",
+            Dimension::Boundary => "what the interface faces",
             Dimension::As => "AS",
         },
         key_heading: match request.by {
             Dimension::Service => "Service",
             Dimension::Protocol => "Protocol",
+            Dimension::Port => "Port",
             Dimension::Interface => "Interface",
+            Dimension::Exporter => "Exporter",
+            Dimension::Site => "Site",
+            Dimension::Boundary => "Interface faces",
             Dimension::As => "Autonomous system",
         },
         from_input: input_time(request.from_ms),
@@ -265,6 +277,14 @@ fn counted_words(by: Dimension, count: usize) -> &'static str {
         (Dimension::Service, _) => "services",
         (Dimension::Protocol, 1) => "protocol",
         (Dimension::Protocol, _) => "protocols",
+        (Dimension::Port, 1) => "port",
+        (Dimension::Port, _) => "ports",
+        (Dimension::Exporter, 1) => "exporter",
+        (Dimension::Exporter, _) => "exporters",
+        (Dimension::Site, 1) => "site",
+        (Dimension::Site, _) => "sites",
+        (Dimension::Boundary, 1) => "boundary",
+        (Dimension::Boundary, _) => "boundaries",
         (Dimension::Interface, 1) => "interface",
         (Dimension::Interface, _) => "interfaces",
         (Dimension::As, 1) => "AS number",

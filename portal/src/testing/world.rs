@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use analytics::UsageMode;
+use analytics::{Analytics, UsageMode};
 use billing::catalog::{BaseTiming, NewPlan, NewPrice, QuotaUnit, Terms, add_price, create_plan};
 use billing::subscription::{NewSubscription, subscribe};
 use rust_decimal::Decimal;
@@ -52,7 +52,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> World {
         let portal = TestPortal::with(write_tables).await;
-        portal.state.flow_store().settle().await.unwrap();
+        let analytics = Analytics::open(portal.state.data_dir()).unwrap();
+        analytics.refresh_rollups(|_| {}).await.unwrap();
         let ada = portal.customer("ada").await;
         let bob = portal.customer("bob").await;
         let transfer = Terms::Transfer {

@@ -91,7 +91,7 @@ pub(crate) async fn fill(
     let analytics = Analytics::open(&config.open_storage()?)?;
     let progress = Progress::counted("usage: days", 0);
     analytics
-        .refresh_usage(|now| progress.set_of(now.days_done as u64, now.days_total as u64))
+        .refresh_rollups(|now| progress.set_of(now.days_done as u64, now.days_total as u64))
         .await?;
     progress.finish();
     Ok(exporters)

@@ -33,6 +33,7 @@ pub const FLOWS: TableDef = TableDef {
     time_column: "received_at",
     sort: &["dst_service", "src_service", "received_at"],
     format: 1,
+    computed: false,
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "when the datagram arrived"),
         column("start_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, "first packet of the flow, normalised; no earlier than the bytes can be (`span_bound`)"),

@@ -16,6 +16,7 @@ pub const FLOWS_7BEF553: TableDef = TableDef {
     time_column: "received_at",
     sort: &["dst_service", "src_service", "received_at"],
     format: 1,
+    computed: false,
     columns: &[
         column("received_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, ""),
         column("start_at", ColumnType::Instant, "UTC ms", Layout::Delta, true, ""),

@@ -1,13 +1,11 @@
 //! The questions of [`FlowStore`], answered from the stored tables: how is beside the table that answers.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use schemas::usage::{Gap, Peer, PeriodUsage, SeriesPoint, WindowUsage};
 
 use crate::Analytics;
 use crate::store::{
-    Attribution, CounterReconciliationRow, Dimension, ExporterCount, FlowStore, Meters, Overview, PeriodQuery,
+    Attribution, CounterReconciliationRow, ExporterCount, FlowStore, Meters, Overview, OverviewQuery, PeriodQuery,
     SeriesQuery, StoreError, WindowCount, WindowVolume,
 };
 
@@ -43,14 +41,8 @@ impl FlowStore for Analytics {
         Ok(self.heard_until().await?)
     }
 
-    async fn overview(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        by: Dimension,
-        ranks: Range<usize>,
-    ) -> Result<Overview, StoreError> {
-        Ok(self.overview(from_ms, to_ms, by, ranks).await?)
+    async fn overview(&self, query: &OverviewQuery) -> Result<Overview, StoreError> {
+        Ok(self.overview(query).await?)
     }
 
     async fn network_usage(&self, from_ms: i64, to_ms: i64) -> Result<Vec<WindowVolume>, StoreError> {

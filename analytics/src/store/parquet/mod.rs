@@ -29,7 +29,7 @@ use datafusion::prelude::{DataFrame, Expr, SQLOptions, SessionConfig, SessionCon
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use tables::column::TableDef;
-use tables::definitions::{COLLECTION_5M, COUNTERS, TRUTH_1H, USAGE_5M};
+use tables::definitions::{COLLECTION_5M, COUNTERS, TABLES, TRUTH_1H, USAGE_5M};
 use tables::flow::FLOWS;
 use tables::table::{Snapshot, Storage, Table};
 use tokio::task::JoinSet;
@@ -97,13 +97,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     pub(crate) fn open(storage: &Storage) -> Result<Engine, AnalyticsError> {
         let open = |def: &'static TableDef| Table::open(storage, def);
-        let tables = [
-            open(&FLOWS)?,
-            open(&USAGE_5M)?,
-            open(&COUNTERS)?,
-            open(&COLLECTION_5M)?,
-            open(&TRUTH_1H)?,
-        ];
+        let tables = TABLES.into_iter().map(open).collect::<Result<Vec<Table>, _>>()?;
 
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let streams = STREAMS_PER_CORE * cores;
@@ -149,19 +143,22 @@ impl Engine {
         }
         context.register_expr_planner(Arc::new(functions::AddressLiterals))?;
         context.add_optimizer_rule(Arc::new(keys::GroupAddressesAsNumbers::new()));
-        let all = tables.to_vec();
-        let [flows, usage, counters, collection, truth] = tables;
+        let of = |def: &TableDef| table_of(&tables, def).clone();
         Ok(Engine {
             session: Box::new(context),
             streams,
             url,
-            flows,
-            usage,
-            counters,
-            collection,
-            tables: all,
-            truth,
+            flows: of(&FLOWS),
+            usage: of(&USAGE_5M),
+            counters: of(&COUNTERS),
+            collection: of(&COLLECTION_5M),
+            truth: of(&TRUTH_1H),
+            tables,
         })
+    }
+
+    pub(crate) fn table(&self, def: &TableDef) -> &Table {
+        table_of(&self.tables, def)
     }
 
     /// Plans a read-only query.
@@ -210,6 +207,11 @@ impl Engine {
     }
 }
 
+fn table_of<'a>(tables: &'a [Table], def: &TableDef) -> &'a Table {
+    let found = tables.iter().find(|table| table.def().name == def.name);
+    found.unwrap_or_else(|| unreachable!("{} is in TABLES", def.name))
+}
+
 /// Tells apart the files of writers who work on the same thing at once, in this process or another: of those only one is
 /// ever named, but none may disturb another while it writes.
 pub(crate) fn unique_suffix() -> String {
@@ -246,6 +248,20 @@ where
         merge(&mut whole, partial??);
     }
     Ok(whole)
+}
+
+/// Adds all batches of a query to one accumulator, one after the other in no particular order.
+pub(crate) async fn add_each<A>(
+    frame: DataFrame,
+    sums: &mut A,
+    add: impl Fn(&mut A, &RecordBatch) -> Result<(), AnalyticsError>,
+) -> Result<(), AnalyticsError> {
+    for mut stream in frame.execute_stream_partitioned().await? {
+        while let Some(batch) = stream.try_next().await? {
+            add(sums, &batch)?;
+        }
+    }
+    Ok(())
 }
 
 /// The column `name` of a batch as the array type that the table's definition gives it.

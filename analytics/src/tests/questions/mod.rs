@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use schemas::error_class::{Classified as _, ErrorClass};
+use schemas::metering::{ExporterConfig, MeteringConfig};
+use tables::flow::Boundary;
 
 use self::model::Model;
 use super::*;
-use crate::{Attribution, Dimension, FlowStore, Meters, SeriesQuery, Step, StoreError};
+use crate::{Attribution, Dimension, FlowStore, Meters, OverviewQuery, SeriesQuery, Sites, Step, StoreError};
 
 const A: &str = "198.51.100.1";
 const B: &str = "2001:db8::b";
@@ -93,6 +95,10 @@ impl Random {
             packets: self.below(80) + 1,
             src_service: if is_out { service } else { 0 },
             dst_service: if is_out { 0 } else { service },
+            src_port: self.of(&[0, 22, 443, 32_767, 32_768, 50_000]),
+            dst_port: self.of(&[0, 53, 443, 40_000, 65_535]),
+            in_boundary: self.of(&[Boundary::Unknown, Boundary::External, Boundary::Internal]),
+            out_boundary: self.of(&[Boundary::Unknown, Boundary::External, Boundary::Internal]),
             ..Flow::default()
         }
     }
@@ -144,15 +150,35 @@ impl World {
         fixture.add_flows(&flows[350..700]);
         let (first, second) = collected.split_at(collected.len() / 3);
         fixture.collect(first);
-        store.settle().await.unwrap();
+        fixture.refresh().await;
         fixture.add_flows(&flows[700..]);
         fixture.collect(second);
-        store.settle().await.unwrap();
+        fixture.refresh().await;
         World {
             model: Model::of(flows, collected),
             store,
             fixture,
         }
+    }
+}
+
+/// A is at a site, the network of B at another, C is nowhere.
+fn overview_query(from_ms: i64, to_ms: i64, by: Dimension, ranks: std::ops::Range<usize>) -> OverviewQuery {
+    let at = |net: &str, site: &str| ExporterConfig {
+        address: net.parse().unwrap(),
+        site: Some(site.to_owned()),
+        ..ExporterConfig::unlisted(address(C))
+    };
+    let metering = MeteringConfig {
+        exporters: vec![at("2001:db8::/32", "FRA1"), at(A, "NYC1")],
+        ..MeteringConfig::default()
+    };
+    OverviewQuery {
+        from_ms,
+        to_ms,
+        by,
+        ranks,
+        sites: Arc::new(Sites::of(&metering)),
     }
 }
 
@@ -225,21 +251,15 @@ async fn the_overview_by_every_dimension() {
     let World { model, store, .. } = &World::new().await;
     let longer = [(T0 - DAY, T0 + 3 * DAY + 1), (T0 - DAY + 1, T0 + 40 * DAY)];
     for (from_ms, to_ms) in RANGES.into_iter().chain(longer) {
-        for by in [
-            Dimension::Service,
-            Dimension::Protocol,
-            Dimension::Interface,
-            Dimension::As,
-        ] {
+        for by in Dimension::ALL {
             for ranks in [0..100, 0..2, 1..3, 2..2, 0..0, 90..100] {
-                let context = format!("{by:?} {ranks:?} {from_ms}..{to_ms}");
-                let expected = model.overview(from_ms, to_ms, by, ranks.clone());
-                let answered = store.overview(from_ms, to_ms, by, ranks).await.unwrap();
-                assert_eq!(answered, expected, "{context}");
+                let query = overview_query(from_ms, to_ms, by, ranks);
+                let answered = store.overview(&query).await.unwrap();
+                assert_eq!(answered, model.overview(&query), "{query:?}");
             }
         }
     }
-    let by_interface = model.overview(T0, T0 + DAY, Dimension::Interface, 0..2);
+    let by_interface = model.overview(&overview_query(T0, T0 + DAY, Dimension::Interface, 0..2));
     let keys: Vec<&str> = by_interface.series.iter().map(|series| series.key.as_str()).collect();
     assert_eq!((keys.len(), keys[2]), (3, "other"));
 }
@@ -396,7 +416,10 @@ async fn a_mark_changes_when_what_is_measured_does() {
 #[tokio::test]
 async fn what_is_settled_is_in_the_answers() {
     let World { store, fixture, .. } = &World::new().await;
-    let bytes = async || store.attribution(T0, T0 + DAY).await.unwrap().total_bytes;
+    let bytes = async || {
+        let windows = store.usage_windows(1, T0, T0 + DAY).await.unwrap();
+        windows.iter().map(|window| window.bytes_in).sum::<u64>()
+    };
     let before = bytes().await;
     fixture.add_flows(&[received(1, T0 + HOUR, 77)]);
     assert_eq!(bytes().await, before);
@@ -423,8 +446,10 @@ async fn an_empty_store_answers_every_question() {
     assert_eq!(store.heard_until().await.unwrap(), None);
     assert_eq!(store.counter_reconciliation(from_ms, to_ms).await.unwrap(), []);
     assert_eq!(store.latest_counter_reconciliation(to_ms).await.unwrap(), []);
-    let overview = store.overview(from_ms, to_ms, Dimension::As, 0..9).await.unwrap();
-    assert_eq!(overview, model.overview(from_ms, to_ms, Dimension::As, 0..9));
+    for by in Dimension::ALL {
+        let query = overview_query(from_ms, to_ms, by, 0..9);
+        assert_eq!(store.overview(&query).await.unwrap(), model.overview(&query));
+    }
     for meters in meters() {
         assert_eq!(
             store.gaps(&meters, from_ms, to_ms).await.unwrap(),

@@ -3,7 +3,6 @@
 //! ([`schemas::window::spread`]), scaled volumes and the formula of the sampling error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use schemas::address::Address;
 use schemas::ids::ServiceId;
@@ -13,8 +12,8 @@ use tables::flow::{Flow, Metered};
 
 use crate::error_bound::{Estimate, Z95_PPM, of_samples_ppm};
 use crate::{
-    Attribution, Dimension, ExporterCount, Gap, Meters, Overview, OverviewSeries, Peer, PeriodQuery, PeriodUsage,
-    SeriesPoint, SeriesQuery, UsageMode, WindowCount, WindowUsage, WindowVolume,
+    Attribution, Dimension, ExporterCount, Gap, Meters, Overview, OverviewQuery, OverviewSeries, Peer, PeriodQuery,
+    PeriodUsage, SeriesPoint, SeriesQuery, UsageMode, WindowCount, WindowUsage, WindowVolume,
 };
 
 /// What is stored, and what comes of it.
@@ -384,48 +383,59 @@ impl Model {
         peers
     }
 
-    pub(super) fn overview(&self, from_ms: i64, to_ms: i64, by: Dimension, ranks: Range<usize>) -> Overview {
-        let step_ms = match to_ms - from_ms {
+    pub(super) fn overview(&self, query: &OverviewQuery) -> Overview {
+        let (from_ms, by, ranks) = (query.from_ms, query.by, query.ranks.clone());
+        let step_ms = match query.to_ms - from_ms {
             range_ms if range_ms <= DAY_MS => WINDOW_MS,
             range_ms if range_ms <= 32 * DAY_MS => HOUR_MS,
             _ => DAY_MS,
         };
-        let to_ms = to_ms.max(from_ms);
+        let to_ms = query.to_ms.max(from_ms);
         let first_ms = from_ms.div_euclid(step_ms) * step_ms;
         let steps = (to_ms - first_ms + step_ms - 1).div_euclid(step_ms) as usize;
-        // Keys compare as they are ranked: by exporter, then by number.
-        let mut keys: BTreeMap<(Option<Address>, u32), Vec<u64>> = BTreeMap::new();
-        let mut add = |key: (Option<Address>, u32), at_ms: i64, bytes: u64| {
-            if (from_ms..to_ms).contains(&at_ms) {
-                let step = (at_ms - first_ms).div_euclid(step_ms) as usize;
-                keys.entry(key).or_insert_with(|| vec![0; steps])[step] += bytes;
-            }
-        };
-        if by == Dimension::Service {
-            for ((service, at_ms), window) in &self.usage {
-                add((None, *service), *at_ms, window.bytes_in + window.bytes_out);
-            }
-        } else {
-            for flow in self.flows.iter().filter(|flow| flow.metered != Metered::No) {
-                let is_in = flow.metered == Metered::In;
-                let key = match by {
-                    Dimension::Interface if is_in => (Some(flow.exporter), flow.in_if),
-                    Dimension::Interface => (Some(flow.exporter), flow.out_if),
-                    Dimension::As if is_in => (None, flow.src_as),
-                    Dimension::As => (None, flow.dst_as),
-                    _ => (None, u32::from(flow.ip_protocol)),
-                };
-                add(key, flow.end_at_ms, flow.bytes_scaled());
-            }
+        // Keys compare as they are ranked: by exporter or protocol, then by number.
+        let mut keys: BTreeMap<(Option<Address>, u32, u32), Vec<u64>> = BTreeMap::new();
+        for flow in self.flows.iter().filter(|flow| counted_for(flow).is_some()) {
+            let received = flow.metered == Metered::In;
+            let side = |source: u32, destination: u32| if received { source } else { destination };
+            let port = flow.src_port.min(flow.dst_port);
+            let key = match by {
+                Dimension::Service => (None, 0, side(flow.dst_service, flow.src_service)),
+                Dimension::Protocol => (None, 0, u32::from(flow.ip_protocol)),
+                Dimension::Port => {
+                    let port = if port < 32_768 { u32::from(port) } else { 0 };
+                    (None, u32::from(flow.ip_protocol), port)
+                }
+                Dimension::Interface => (Some(flow.exporter), 0, side(flow.in_if, flow.out_if)),
+                Dimension::Exporter => (Some(flow.exporter), 0, 0),
+                // By name: FRA1 has the network, NYC1 the other.
+                Dimension::Site => (None, 0, u32::from(flow.exporter.to_string().contains('.'))),
+                Dimension::Boundary => (
+                    None,
+                    0,
+                    side(u32::from(flow.in_boundary as u8), u32::from(flow.out_boundary as u8)),
+                ),
+                Dimension::As => (None, 0, side(flow.src_as, flow.dst_as)),
+            };
+            spread(flow.bytes_scaled(), flow.start_at_ms, flow.end_at_ms, |window, part| {
+                if (from_ms..to_ms).contains(&window.start_ms()) {
+                    let step = (window.start_ms() - first_ms).div_euclid(step_ms) as usize;
+                    keys.entry(key).or_insert_with(|| vec![0; steps])[step] += part;
+                }
+            });
         }
 
         let mut ranking: Vec<OverviewSeries> = Vec::new();
-        for ((exporter, number), bytes) in keys {
-            let key = match (exporter, number) {
-                (Some(exporter), number) => format!("{exporter} {number}"),
-                (None, 0) if by == Dimension::Service => "unattributed".to_owned(),
-                (None, number) if by == Dimension::Service => ServiceId::from(number).to_string(),
-                (None, number) => number.to_string(),
+        for ((exporter, protocol, number), bytes) in keys {
+            let key = match (exporter, by) {
+                (Some(exporter), Dimension::Exporter) => exporter.to_string(),
+                (Some(exporter), _) => format!("{exporter} {number}"),
+                (None, Dimension::Service) if number == 0 => "unattributed".to_owned(),
+                (None, Dimension::Service) => ServiceId::from(number).to_string(),
+                (None, Dimension::Port) => format!("{protocol} {number}"),
+                (None, Dimension::Site) => format!("site {}", ["FRA1", "NYC1"][number as usize]),
+                (None, Dimension::Boundary) => ["unknown", "external", "internal"][number as usize].to_owned(),
+                (None, _) => number.to_string(),
             };
             ranking.push(OverviewSeries {
                 key,

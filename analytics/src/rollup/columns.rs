@@ -8,38 +8,41 @@ use std::collections::BTreeMap;
 
 use tables::table::{Commit, FileEncoding, FileEntry, Snapshot, Table, Token, write_parquet};
 
-use super::WRITER;
-use super::days::{batch_of, read_rows};
+use super::Row;
+use super::cells::Cells;
+use super::files::{batch_of, read_rows};
+use super::group::Group;
+use super::key::ByService;
 use crate::AnalyticsError;
 use crate::store::parquet::unique_suffix;
 
 /// Property of `usage_5m`: which columns its files have.
-pub(super) const COLUMNS: &str = "columns";
+pub(crate) const COLUMNS: &str = "columns";
 /// With `error_bound_ppm`.
-pub(super) const COLUMNS_VERSION: &str = "2";
+pub(crate) const COLUMNS_VERSION: &str = "2";
 
 /// Whether every file has all columns.
-pub(super) fn are_current(usage: &Snapshot) -> bool {
+pub(crate) fn are_current(usage: &Snapshot) -> bool {
     let version = usage.properties.get(COLUMNS).map(String::as_str);
     usage.files.is_empty() || version == Some(COLUMNS_VERSION)
 }
 
 /// Writes every file anew; answers the commit that replaces the old ones.
-pub(super) fn rewrite(table: &Table, usage: &Snapshot, number: u64) -> Result<Commit, AnalyticsError> {
+pub(crate) fn rewrite(table: &Table, usage: &Snapshot, number: u64) -> Result<Commit, AnalyticsError> {
     let mut commit = Commit {
         token: Some(Token {
-            writer: WRITER.to_owned(),
+            writer: Cells::<ByService>::WRITER.to_owned(),
             number,
         }),
         set: BTreeMap::from([(COLUMNS.to_owned(), COLUMNS_VERSION.to_owned())]),
         ..Commit::default()
     };
     for file in usage.files.values() {
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row<ByService>> = Vec::new();
         read_rows(table, &file.path, &mut rows)?;
         let stem = file.path.strip_suffix(".parquet").unwrap_or(&file.path);
         let path = format!("{stem}-c{COLUMNS_VERSION}-{}.parquet", unique_suffix());
-        let size_bytes = write_parquet(table, &path, [&batch_of(&rows)?])?;
+        let size_bytes = write_parquet(table, &path, [&batch_of(table.def(), &rows)?])?;
         commit.remove.push(file.path.clone());
         commit.add.push(FileEntry {
             path,

@@ -17,7 +17,8 @@ use std::collections::HashSet;
 use schemas::window::WINDOW_MS;
 use tables::table::{FileEntry, Snapshot};
 
-use super::{Cells, Ranges, UsageRow};
+use super::Ranges;
+use super::group::Group;
 
 /// Windows that are kept: flows that come later than this start the counting anew.
 const WINDOWS_KEPT: i64 = 6;
@@ -27,22 +28,22 @@ const WINDOWS_MAX: i64 = 24;
 
 /// The volume of every window from `from_ms` on that the flows of `files` hold.
 #[derive(Debug, Default)]
-pub(crate) struct Counted {
+pub(crate) struct Counted<G> {
     from_ms: i64,
     files: HashSet<String>,
-    cells: Cells,
+    cells: G,
 }
 
-impl Counted {
+impl<G: Group> Counted<G> {
     /// What `counted` holds that is still true and is of use to count `ranges` in `snapshot`: nothing at first. `None` when
     /// these windows are history.
-    pub(super) fn resume(counted: Option<Counted>, snapshot: &Snapshot, ranges: &Ranges) -> Option<Counted> {
+    pub(super) fn resume(counted: Option<Counted<G>>, snapshot: &Snapshot, ranges: &Ranges) -> Option<Counted<G>> {
         let (from_ms, _) = ranges.hull()?;
         let newest_ms = snapshot.files.values().map(|file| file.max_time_ms).max()?;
         if newest_ms - from_ms > WINDOWS_MAX * WINDOW_MS {
             return None;
         }
-        let still_true = |counted: &Counted| {
+        let still_true = |counted: &Counted<G>| {
             counted.from_ms <= from_ms && counted.files.iter().all(|path| snapshot.files.contains_key(path))
         };
         Some(counted.filter(still_true).unwrap_or_else(|| Counted {
@@ -64,18 +65,18 @@ impl Counted {
             .collect()
     }
 
-    /// Adds what `files` hold from [`Counted::from_ms`] on.
-    pub(super) fn add<'a>(&mut self, files: impl IntoIterator<Item = &'a FileEntry>, cells: Cells) {
+    /// Notes files whose flows from [`Counted::start_ms`] on are about to be added.
+    pub(super) fn count<'a>(&mut self, files: impl IntoIterator<Item = &'a FileEntry>) {
         self.files.extend(files.into_iter().map(|file| file.path.clone()));
-        self.cells.merge(cells);
     }
 
-    /// The rows of the windows of `ranges`.
-    pub(super) fn rows(&self, ranges: &Ranges) -> Vec<UsageRow> {
-        let mut rows: Vec<UsageRow> = self.cells.rows().collect();
-        rows.retain(|row| ranges.contain(row.window_start_ms));
-        rows.sort_unstable_by_key(|row| (row.service, row.window_start_ms));
-        rows
+    pub(super) fn cells_mut(&mut self) -> &mut G {
+        &mut self.cells
+    }
+
+    /// What is counted so far.
+    pub(super) fn cells(&self) -> &G {
+        &self.cells
     }
 
     /// Lets go of windows that have passed.
@@ -90,7 +91,7 @@ impl Counted {
             return;
         }
         self.from_ms = from_ms;
-        self.cells.retain_since(from_ms);
+        self.cells.forget_before(from_ms);
         self.files
             .retain(|path| snapshot.files.get(path).is_some_and(|file| file.max_time_ms >= from_ms));
     }

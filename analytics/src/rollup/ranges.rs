@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use schemas::window::{DAY_MS, WINDOW_MS, WindowStart};
+use schemas::window::{DAY_MS, HOUR_MS, WINDOW_MS, WindowStart};
+
+/// Start of the UTC hour that holds an instant.
+pub(super) const fn hour_of(at_ms: i64) -> i64 {
+    at_ms.div_euclid(HOUR_MS) * HOUR_MS
+}
 
 /// Disjoint, ascending, window-aligned half-open ranges of time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,10 +36,35 @@ impl Ranges {
         Ranges(merged)
     }
 
+    /// The full UTC hours that hold any of it.
+    pub(super) fn hours(&self) -> Ranges {
+        let mut hours: Vec<(i64, i64)> = Vec::with_capacity(self.0.len());
+        for (from, to) in &self.0 {
+            let (from, to) = (hour_of(*from), hour_of(*to + HOUR_MS - 1));
+            match hours.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => hours.push((from, to)),
+            }
+        }
+        Ranges(hours)
+    }
+
+    /// The part of it before `to_ms`, which is the end of a window.
+    pub(super) fn until(&self, to_ms: i64) -> Ranges {
+        let earlier = self.0.iter().filter(|(from, _)| *from < to_ms);
+        Ranges(earlier.map(|(from, to)| (*from, (*to).min(to_ms))).collect())
+    }
+
     /// The part of it from `from_ms` on, which is the start of a window.
     pub(super) fn since(&self, from_ms: i64) -> Ranges {
         let later = self.0.iter().filter(|(_, to)| *to > from_ms);
         Ranges(later.map(|(from, to)| ((*from).max(from_ms), *to)).collect())
+    }
+
+    /// The part of it that `other` has, too.
+    pub(super) fn within(&self, other: &Ranges) -> Ranges {
+        let parts = other.0.iter().flat_map(|(from, to)| self.since(*from).until(*to).0);
+        Ranges(parts.collect())
     }
 
     /// The windows that start in `[from_ms, to_ms)`.
