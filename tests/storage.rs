@@ -391,7 +391,7 @@ fn f1_readers_see_each_flow_once_while_files_are_merged_and_removed() {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let analytics = Analytics::open(dir.path()).expect("the tables can be opened");
     runtime
-        .block_on(analytics.refresh_usage(|_| {}))
+        .block_on(analytics.refresh_rollups(|_| {}))
         .expect("usage can be computed");
     let is_over = AtomicBool::new(false);
     let reads = AtomicU64::new(0);

@@ -1,18 +1,18 @@
 //! Usage, which is the rollup by service ([`crate::rollup`]): how it and the other rollups are refreshed, where a window is closed, and
 //! what billing reads of it.
 
-use std::collections::BTreeMap;
-
 use datafusion::prelude::{col, lit};
 use schemas::window::WindowStart;
 use tables::definitions::USAGE_5M;
-use tables::flow::Metered;
 use tables::table::{ManifestError, Snapshot, retained_from_ms};
 
+pub use crate::rollup::columns::properties;
 use crate::rollup::group::Group;
 use crate::rollup::{
     ByAs, ByInterface, ByPort, ByService, Cells, MeteredColumns, Ranges, Row, RowColumns, columns, rows_of,
 };
+pub use crate::rollup::{RefreshProgress, UsageRefresh};
+pub(crate) use crate::rollup::{overlapping, sequence_of};
 use crate::store::parquet::{fold, instant};
 use crate::{Analytics, AnalyticsError, WindowUsage};
 
@@ -20,43 +20,10 @@ use crate::{Analytics, AnalyticsError, WindowUsage};
 /// to the refresh. What comes later still counts (the window becomes dirty), as a correction.
 pub const LATENESS_MS: i64 = 120_000;
 
-/// Property of a rollup: the sequence of `flows` that it is complete to.
-pub(crate) const FLOWS_SEQUENCE: &str = "flows_seq";
-
 /// End of the last closed window: every window that ends at or before it is closed. A window is closed once
 /// [`LATENESS_MS`] have passed since its end; periods are measured up to here.
 pub const fn closed_until_ms(now_ms: i64) -> i64 {
     WindowStart::containing(now_ms - LATENESS_MS).start_ms()
-}
-
-/// The properties of `usage_5m` when it is complete up to a commit of `flows` and its files have all columns.
-pub fn properties(flows_sequence: u64) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (FLOWS_SEQUENCE.to_owned(), flows_sequence.to_string()),
-        (columns::COLUMNS.to_owned(), columns::COLUMNS_VERSION.to_owned()),
-    ])
-}
-
-/// How far a refresh has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RefreshProgress {
-    pub days_done: usize,
-    pub days_total: usize,
-}
-
-/// What a refresh did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct UsageRefresh {
-    /// `usage_5m` is complete up to this commit of `flows`.
-    pub flows_sequence: u64,
-    pub windows_recomputed: u64,
-    /// Windows that new flows touch but that retention has taken flows of: they stay as they are, and those flows are
-    /// stored but not counted.
-    pub windows_frozen: u64,
-    /// Flows in the files that were read for it.
-    pub flows_read: u64,
-    pub files_written: u64,
-    pub rows_written: u64,
 }
 
 /// Both sides of U2 over a range of windows.
@@ -288,23 +255,6 @@ pub(crate) fn windows_between(from_ms: i64, to_ms: i64) -> datafusion::prelude::
     col("window_start")
         .gt_eq(instant(from_ms))
         .and(col("window_start").lt(instant(to_ms)))
-}
-
-/// Metered flows that may have a share in `[from_ms, to_ms)`.
-pub(crate) fn overlapping(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr {
-    col("metered")
-        .not_eq(lit(Metered::No as u8))
-        .and(col("sampling_rate").not_eq(lit(0u32)))
-        .and(col("start_at").lt(instant(to_ms)))
-        .and(col("end_at").gt_eq(instant(from_ms)))
-}
-
-pub(crate) fn sequence_of(usage: &Snapshot) -> u64 {
-    usage
-        .properties
-        .get(FLOWS_SEQUENCE)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
 }
 
 impl From<&Row<ByService>> for WindowUsage {

@@ -21,7 +21,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use billing::guard;
 use schemas::db::CheckState;
-use schemas::window::HOUR_MS;
+use schemas::window::DAY_MS;
 use tokio::time::timeout;
 
 use crate::readiness::{Check, Readiness, Report};
@@ -168,7 +168,7 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
     written.and(removed)
 }
 
-/// Reads the stored usage of the newest hour in which anything was heard.
+/// Reads the stored usage of the day before anything was last heard.
 async fn tables(state: &AppState) -> Check {
     const NAME: &str = "tables";
     /// Traffic of none: its answer is kept for nobody, so that the files are read each time.
@@ -177,7 +177,7 @@ async fn tables(state: &AppState) -> Check {
     let read = async {
         match store.heard_until().await? {
             Some(until_ms) => store
-                .usage_windows(NO_SERVICE, until_ms - HOUR_MS, until_ms)
+                .usage_windows(NO_SERVICE, until_ms - DAY_MS, until_ms)
                 .await
                 .map(drop),
             None => Ok(()),

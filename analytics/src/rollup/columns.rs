@@ -21,6 +21,14 @@ pub(crate) const COLUMNS: &str = "columns";
 /// With `error_bound_ppm`.
 pub(crate) const COLUMNS_VERSION: &str = "2";
 
+/// The properties of `usage_5m` when it is complete up to a commit of `flows` and its files have all columns.
+pub fn properties(flows_sequence: u64) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (super::FLOWS_SEQUENCE.to_owned(), flows_sequence.to_string()),
+        (COLUMNS.to_owned(), COLUMNS_VERSION.to_owned()),
+    ])
+}
+
 /// Whether every file has all columns.
 pub(crate) fn are_current(usage: &Snapshot) -> bool {
     let version = usage.properties.get(COLUMNS).map(String::as_str);

@@ -15,9 +15,8 @@ use super::cells::{Cells, TrafficCells};
 use super::files::Files;
 use super::flows::{MeteredColumns, TrafficColumns};
 use super::key::ByService;
-use super::{Counted, Ranges};
+use super::{Counted, FLOWS_SEQUENCE, Ranges, RefreshProgress, UsageRefresh, columns, overlapping, sequence_of};
 use crate::store::parquet::{add_each, fold};
-use crate::usage::{FLOWS_SEQUENCE, RefreshProgress, UsageRefresh, overlapping, sequence_of};
 use crate::{Analytics, AnalyticsError};
 
 /// Tries against other refreshers and compactions before giving up.
@@ -73,7 +72,7 @@ impl Group for Cells<ByService> {
     }
 
     fn properties(flows_sequence: u64) -> BTreeMap<String, String> {
-        crate::usage::properties(flows_sequence)
+        columns::properties(flows_sequence)
     }
 
     fn write(&self, dirty: &Ranges, files: &mut Files) -> Result<(), AnalyticsError> {

@@ -15,8 +15,7 @@ use super::files::{Files, read_rows};
 use super::group::touched;
 use super::key::Key;
 use super::ranges::hour_of;
-use super::{Ranges, Row};
-use crate::usage::{FLOWS_SEQUENCE, sequence_of};
+use super::{FLOWS_SEQUENCE, Ranges, Row, sequence_of};
 use crate::{Analytics, AnalyticsError};
 
 /// Property of a table of hours: every hour before this is in it.

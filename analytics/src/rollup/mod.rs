@@ -24,6 +24,12 @@
 //! * Each row of `usage_5m` carries its sampling error (`error_bound_ppm`, [`crate::error_bound`]), a function of its other columns. Files
 //!   of a version that did not have it are completed from their own rows ([`columns`]).
 
+use datafusion::prelude::{col, lit};
+use tables::flow::Metered;
+use tables::table::Snapshot;
+
+use crate::store::parquet::instant;
+
 mod cell;
 mod cells;
 pub(crate) mod columns;
@@ -44,6 +50,31 @@ pub(crate) use flows::MeteredColumns;
 pub(crate) use key::{ByAs, ByInterface, ByPort, ByService, Key};
 pub(crate) use ranges::Ranges;
 
+/// Property of a rollup: the sequence of `flows` that it is complete to.
+const FLOWS_SEQUENCE: &str = "flows_seq";
+
+/// How far a refresh has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefreshProgress {
+    pub days_done: usize,
+    pub days_total: usize,
+}
+
+/// What a refresh did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UsageRefresh {
+    /// `usage_5m` is complete up to this commit of `flows`.
+    pub flows_sequence: u64,
+    pub windows_recomputed: u64,
+    /// Windows that new flows touch but that retention has taken flows of: they stay as they are, and those flows are
+    /// stored but not counted.
+    pub windows_frozen: u64,
+    /// Flows in the files that were read for it.
+    pub flows_read: u64,
+    pub files_written: u64,
+    pub rows_written: u64,
+}
+
 /// One row of a rollup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Row<K> {
@@ -58,4 +89,21 @@ impl<K: Copy> Row<K> {
     pub(crate) fn order(&self) -> (K, i64) {
         (self.key, self.start_ms)
     }
+}
+
+/// Metered flows that may have a share in `[from_ms, to_ms)`.
+pub(crate) fn overlapping(from_ms: i64, to_ms: i64) -> datafusion::prelude::Expr {
+    col("metered")
+        .not_eq(lit(Metered::No as u8))
+        .and(col("sampling_rate").not_eq(lit(0u32)))
+        .and(col("start_at").lt(instant(to_ms)))
+        .and(col("end_at").gt_eq(instant(from_ms)))
+}
+
+pub(crate) fn sequence_of(usage: &Snapshot) -> u64 {
+    usage
+        .properties
+        .get(FLOWS_SEQUENCE)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
