@@ -171,15 +171,10 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
 /// Reads the stored usage of the day before anything was last heard.
 async fn tables(state: &AppState) -> Check {
     const NAME: &str = "tables";
-    /// Traffic of none: its answer is kept for nobody, so that the files are read each time.
-    const NO_SERVICE: u32 = 0;
     let store = state.flow_store();
     let read = async {
         match store.heard_until().await? {
-            Some(until_ms) => store
-                .usage_windows(NO_SERVICE, until_ms - DAY_MS, until_ms)
-                .await
-                .map(drop),
+            Some(until_ms) => store.network_usage(until_ms - DAY_MS, until_ms).await.map(drop),
             None => Ok(()),
         }
     };
@@ -387,7 +382,7 @@ mod tests {
         let mut browser = portal.browser();
         let answer = browser.get("/readyz").await;
         assert!(!problems(&answer).contains("tables"), "{}", answer.body);
-        let files = parquet_files(&portal.state.data_dir().join("tables/usage_5m"));
+        let files = parquet_files(&portal.state.data_dir().join("tables/interface_5m"));
         for file in &files {
             std::fs::remove_file(file).unwrap();
         }
